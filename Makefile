@@ -1,0 +1,69 @@
+# What a contributor runs. On Debian 12, as root or with sudo, nothing needs to be there but make:
+#
+#   make run      serve examples/hello on http://127.0.0.1:5000/ in the foreground
+#   make test     everything the project checks: check, then all tests
+#   make check    format, lint and types only
+#   make live     only the tests that start real servers
+#   make bench    CPU time and throughput beside other servers
+#   make clean    back to a fresh clone
+#
+# The first run sets up .venv; later ones find its stamp. STARDUST_TEST_SLOW=5 stretches every time limit of
+# the tests, PYTEST='-k reload -x' passes options on.
+
+RUN_PACKAGES  = gcc libc6-dev libsystemd-dev pkg-config python3 python3-dev python3-venv
+# PyPy is the second interpreter of the tests; systemd brings systemd-analyze and systemd-socket-activate;
+# groff and man-db check the man pages.
+TEST_PACKAGES = groff-base man-db pypy3 systemd
+
+# The system's own Python if it is new enough, else any that is. Looked up when it is used, after apt-get.
+PYTHON = $(shell for python in /usr/bin/python3 python3.14 python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+# $(call install,PACKAGES): those that are missing, with one apt-get; nothing at all if none is.
+define install
+missing=$$(for name in $(1); do \
+	dpkg-query --show --showformat '$${Status}' $$name 2>/dev/null | grep -q ' installed$$' || echo $$name; \
+done); \
+if [ -n "$$missing" ]; then \
+	sudo=$$([ $$(id -u) = 0 ] || echo sudo); \
+	$$sudo apt-get update -q && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends $$missing; \
+fi
+endef
+
+.PHONY: run test check live bench clean
+
+run: .venv/run.stamp
+	@echo 'Serving examples/hello on http://127.0.0.1:5000/ (Ctrl-C stops it)'
+	@exec .venv/bin/stardust --config examples/hello/stardust.toml
+
+test: check
+	.venv/bin/pytest --numprocesses=auto $(PYTEST)
+
+check: .venv/test.stamp
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+live: .venv/test.stamp
+	.venv/bin/pytest -m live $(PYTEST)
+
+bench: .venv/test.stamp
+	.venv/bin/pip install --quiet gunicorn
+	.venv/bin/python bench/run.py
+
+.venv/run.stamp: pyproject.toml
+	@$(call install,$(RUN_PACKAGES))
+	@test -n "$(PYTHON)" || { echo 'stardust needs Python 3.11 or newer' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/test.stamp: .venv/run.stamp
+	@$(call install,$(TEST_PACKAGES))
+	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,104 @@
+"""Addresses a server listens on: text to `Address` and back.
+
+    127.0.0.1:5000   example.org:80     a host and a port
+    [::1]:5000                          an IPv6 address stands in brackets (RFC 3986, 3.2.2: IP-literal)
+    :5000                               the wildcard address: every interface
+    /run/app.sock    ./app.sock         a UNIX socket's path; it contains a "/"
+    @app                                an abstract UNIX socket (unix(7)); no file
+
+Pure: no name is resolved and no file looked at. `str(address)` is the canonical text, and
+`parse(str(address)) == address`. Runs in the application's interpreter too: Python 3.9.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+
+TCP = "tcp"
+UNIX = "unix"
+ABSTRACT = "abstract"
+
+# unix(7): sun_path has 108 bytes; a path needs one of them for its final NUL, an abstract name for its first.
+_PATH_BYTES = 107
+
+# The original takes "@" or "\0" as the mark of an abstract name. A command line cannot carry a NUL, so its
+# two-character spelling counts as well.
+_ABSTRACT_MARKS = ("@", "\0", "\\0")
+
+# RFC 952 and RFC 1123, 2.1: letters, digits, hyphens, dots; "_" because resolvers and /etc/hosts take it.
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_DOTTED_DIGITS = re.compile(r"[0-9.]+")
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
+class Address(NamedTuple):
+    """Where to listen. `kind` is "tcp" (`host`, `port`; host "" is the wildcard), "unix" (`path`, the
+    file) or "abstract" (`path`, the name without its mark). The fields of the other kinds are "" and 0.
+    """
+
+    kind: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.kind == ABSTRACT:
+            return "@" + self.path
+        if self.kind == UNIX:
+            return self.path
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def parse(text: str) -> Address:
+    """The address `text` names. ValueError says which part is wrong and what would be right."""
+    for mark in _ABSTRACT_MARKS:
+        if text.startswith(mark):
+            return Address(ABSTRACT, path=_socket_name(text[len(mark) :]))
+    if "/" in text:
+        if text.endswith("/"):
+            raise ValueError("it names a directory")
+        return Address(UNIX, path=_socket_name(text))
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise ValueError("it has no port; a UNIX socket's path needs a slash, as in ./app.sock")
+    return Address(TCP, host=_host(host), port=_port(port))
+
+
+def _host(text: str) -> str:
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            return str(ipaddress.IPv6Address(text[1:-1]))
+        except ValueError:
+            raise ValueError(f"{text} is not an IPv6 address") from None
+    if ":" in text:
+        raise ValueError("an IPv6 address stands in brackets, as in [::1]:5000")
+    if text == "":
+        return text
+    if _DOTTED_DIGITS.fullmatch(text):
+        try:
+            return str(ipaddress.IPv4Address(text))
+        except ValueError:
+            raise ValueError(f"{text} is not an IPv4 address") from None
+    if not _HOST.fullmatch(text):
+        raise ValueError(f'"{text}" is not a host name')
+    return text
+
+
+def _port(text: str) -> int:
+    if not _PORT.fullmatch(text) or int(text) > 65535:
+        raise ValueError(f'port "{text}" is not a number from 0 to 65535')
+    return int(text)
+
+
+def _socket_name(text: str) -> str:
+    if text == "":
+        raise ValueError("the name after the mark is empty")
+    if "\0" in text:
+        raise ValueError("it contains a NUL character")
+    size = len(text.encode("utf-8", "surrogateescape"))
+    if size > _PATH_BYTES:
+        raise ValueError(f"it has {size} bytes; a UNIX socket's name has at most {_PATH_BYTES}")
+    return text

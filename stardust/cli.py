@@ -1,0 +1,90 @@
+"""The command `stardust`: argv → settings → run, check or print; an error is a text and an exit code."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+from collections.abc import Sequence
+
+from stardust import config as configs
+from stardust import listener
+from stardust.channel import Channel, pair
+from stardust.config import Action, Arguments
+from stardust.control import address as control_address
+from stardust.control.server import Control
+from stardust.errors import Exit, StardustError
+from stardust.log import Log, goes_to_journal
+from stardust.scoreboard import Scoreboard
+from stardust.settings import Config
+from stardust.supervisor import processes
+from stardust.supervisor.shell import Supervisor, Surroundings, first_message, open_access_log
+from stardust.systemd import activation
+from stardust.systemd.activation import Inherited
+from stardust.systemd.notify import Notifier, watchdog_interval
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own); returns the exit code."""
+    try:
+        arguments = configs.parse_arguments(sys.argv[1:] if argv is None else argv)
+        loaded = configs.read(arguments)
+        match arguments.action:
+            case Action.PRINT:
+                sys.stdout.write(configs.printed(loaded))
+                return Exit.OK
+            case Action.CHECK:
+                print(f"stardust: {arguments.file or 'the command line'}: fine")
+                return Exit.OK
+            case Action.RUN:
+                return _run(arguments, loaded.config)
+    except StardustError as error:
+        for line in str(error).splitlines():
+            print(f"stardust: {line}", file=sys.stderr)
+        return error.exit
+
+
+def _run(arguments: Arguments, config: Config) -> int:
+    """Take what systemd hands over, scrub the environment of it, and serve."""
+    faulthandler.enable()  # systemd's watchdog ends a stuck supervisor with SIGABRT: have its stacks logged
+    pid = os.getpid()
+    notifier = Notifier.from_environ(os.environ)
+    watchdog = watchdog_interval(os.environ, pid)
+    inherited = activation.inherited(os.environ, pid)
+    stamped = not goes_to_journal(os.environ)
+    log = Log("supervisor", config.log_level, stamped=stamped)
+    control_path = control_address.default(config.source, config.control_socket, os.environ, os.geteuid())
+    activation.scrub(os.environ)
+    if config.max_workers == 0:
+        _serve_alone(config, inherited, notifier, stamped)
+    given = Surroundings(
+        arguments=arguments,
+        config=config,
+        inherited=inherited,
+        environ=dict(os.environ),
+        notifier=notifier,
+        watchdog=watchdog,
+        control=Control.bind(control_path) if control_path else None,
+        log=log,
+        stamped=stamped,
+    )
+    if notifier.fault:
+        log.warning(notifier.fault)
+    return Supervisor(given).run()
+
+
+def _serve_alone(config: Config, inherited: Sequence[Inherited], notifier: Notifier, stamped: bool) -> None:
+    """`max-workers = 0`: become the application's interpreter, which serves by itself. Does not return."""
+    listeners = listener.open_all(config, inherited, [])
+    log_descriptor = open_access_log(config.access_log) if config.access_log else None
+    ours, theirs = pair()
+    message = first_message(
+        1, config, listeners, Scoreboard.create(), log_descriptor, stamped=stamped, alone=True
+    )
+    Channel(ours).send("generation", *message)
+    ours.set_inheritable(True)  # the other end would read end of file if nobody held this one
+    environ = configs.application_environment(config, os.environ)
+    for each in listeners:
+        print(f"stardust: one process, no workers: {each.name} {each.address}", file=sys.stderr)
+    notifier.ready("One process, no workers")
+    processes.replace_by_server(config.python or sys.executable, environ, theirs)

@@ -1,0 +1,1 @@
+"""The control socket: what stardustctl asks and the supervisor answers."""

@@ -1,0 +1,324 @@
+"""Status and headers of a response to bytes, and how its body is delimited (RFC 9112 4, 6; RFC 9110 6.4).
+
+How it works:
+
+- `ResponseWriter.opening` makes all bytes before the body in one piece: status line, Date, Server, the fields
+  of the application in their order, one framing field, Connection. With them it says what body must follow.
+- A field is validated and encoded by `encoded`, alone and completely. Applications repeat themselves, so the
+  writer remembers whole (name, value) pairs; one that is in its table is valid.
+- The connection is the server's: fields of the application that speak of it are refused or left out, and its
+  Content-Length is moved to where framing stands. So there is never more than one framing (RFC 9112 6.1).
+- `informational`, `error`, `chunk` and `date` are what else goes over the wire.
+
+No clock: the date comes from the caller. The module runs in the application's interpreter: Python 3.9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple, Optional
+
+from stardust.errors import ApplicationError
+from stardust.http1 import grammar
+from stardust.http1.head import Head
+
+# `Opening.body` of a body in chunks, and of one that ends with the connection.
+CHUNKED = -1
+UNTIL_CLOSE = -2
+
+# last-chunk and an empty trailer section (RFC 9112 7.1)
+LAST_CHUNK = b"0\r\n\r\n"
+
+SERVER = b"Server: stardust\r\n"
+
+# Longer pairs, or more of them, are not worth remembering. All together they take less than 1 MiB.
+KEPT_CHARACTERS = 256
+KEPT_PAIRS = 1024
+KEPT_STATUSES = 64
+
+# What a field means to the server: nothing, or that it must not add its own, or how the connection goes on.
+_PLAIN, _DATE, _SERVER, _LENGTH, _CLOSE, _LEFT_OUT = range(6)
+
+_MEANINGS: Mapping[str, int] = {
+    "connection": _LEFT_OUT,
+    "content-length": _LENGTH,
+    "date": _DATE,
+    "keep-alive": _LEFT_OUT,
+    "server": _SERVER,
+}
+
+# "Applications are forbidden from using HTTP/1.1 "hop-by-hop" features or headers, any equivalent features in
+# HTTP/1.0, or any headers that would affect the persistence of the client's connection to the web server"
+# PEP 3333, "Other HTTP Features". The list is that of RFC 2616 13.5.1, without Connection and Keep-Alive,
+# which are common enough to be left out silently.
+HOP_BY_HOP = frozenset(
+    (
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "trailers",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+
+# Fields that differ with every response, or that no table may outlive the response with.
+UNKEPT = frozenset(("location", "set-cookie"))
+
+
+class Opening(NamedTuple):
+    """The bytes before the body, and what they promise.
+
+    `body`: exactly so many bytes must follow (none for HEAD, 204 and 304, whatever the fields say), or
+    CHUNKED, or UNTIL_CLOSE. `persistent`: another request may follow on this connection.
+    """
+
+    head: bytes
+    body: int
+    persistent: bool
+
+
+class Line(NamedTuple):
+    """One field. `encoded` is empty if its place is elsewhere; `number` is the value of a Content-Length."""
+
+    encoded: bytes
+    meaning: int
+    number: int
+
+
+class ResponseWriter:
+    """Makes openings, those of all connections. Owns the tables of known pairs; one for each thread."""
+
+    __slots__ = ("_date", "_date_line", "_line", "_status")
+
+    def __init__(self) -> None:
+        self._line = LineTable().__getitem__
+        self._status = StatusTable().__getitem__
+        self._date = b""
+        self._date_line = b""
+
+    def opening(
+        self,
+        status: str,
+        headers: Sequence[tuple[str, str]],
+        request: Optional[Head],
+        *,
+        length: Optional[int],
+        persistent: bool,
+        date: bytes,
+    ) -> Opening:
+        """The opening of the response to `request`, which is None if its head could not be read.
+
+        `status` and `headers` are what the application gave to start_response (PEP 3333). `length` is the
+        size of the whole body in bytes, if it is known by now. `persistent` is whether the server is willing
+        to go on with this connection. `date` comes from `date()`, one object for as long as its second lasts.
+
+        Raises ApplicationError, naming the rule, if the status or a header cannot be sent.
+        """
+        if date is not self._date:
+            self._date = date
+            self._date_line = b"Date: %b\r\n" % date
+        declared = None
+        try:
+            code, line = self._status(status)
+            lines = [line, self._date_line, SERVER]
+            for line, meaning, number in map(self._line, headers):
+                lines.append(line)
+                if meaning == _PLAIN:
+                    continue
+                if meaning == _LENGTH:
+                    if declared is not None:
+                        raise ApplicationError("Content-Length more than once")
+                    declared = number
+                elif meaning == _DATE:
+                    lines[1] = b""
+                elif meaning == _SERVER:
+                    lines[2] = b""
+                elif meaning == _CLOSE:
+                    persistent = False
+        except TypeError as error:
+            raise ApplicationError(
+                f"headers are not a list of (str, str) tuples (PEP 3333): {error}"
+            ) from error
+
+        field, body = framing(code, request, declared, length)
+        lines.append(field)
+        # A body that no framing ends, or that will miss promised bytes, is ended by closing the connection.
+        short = length is not None and length < body
+        if request is None or not persistent or not request.persistent or short or body == UNTIL_CLOSE:
+            # "A server that does not support persistent connections MUST send the "close" connection option
+            # in every response message that does not have a 1xx (Informational) status code"  RFC 9112 9.3
+            persistent = False
+            lines.append(b"Connection: close\r\n")
+        elif request.version == "HTTP/1.0":
+            # What an HTTP/1.0 client asked for and waits to read before it sends more.  RFC 9112 C.2.2
+            lines.append(b"Connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        return Opening(b"".join(lines), body, persistent)
+
+
+def framing(
+    code: int, request: Optional[Head], declared: Optional[int], length: Optional[int]
+) -> tuple[bytes, int]:
+    """The framing field and `Opening.body`, in the order of RFC 9112 6.3.
+
+    `declared`: the Content-Length of the application; `length`: the size of the whole body; None if unknown.
+    """
+    # "A server MUST NOT send a Content-Length header field in any response with a status code of 1xx
+    # (Informational) or 204 (No Content)"  RFC 9110 8.6; nor a Transfer-Encoding  RFC 9112 6.1
+    if code == 204:
+        return b"", 0
+    # "A server MUST NOT send Content-Length in such a response [to HEAD] unless its field value equals the
+    # decimal number of octets that would have been sent in the content of a response if the same request had
+    # used the GET method"  RFC 9110 8.6; 304 likewise. An application that answers HEAD with an empty body
+    # has not said that GET would have one.
+    if code == 304 or (request is not None and request.method == "HEAD"):
+        if declared is None and length and code != 304:
+            declared = length
+        return b"" if declared is None else b"Content-Length: %d\r\n" % declared, 0
+    if declared is not None:
+        return b"Content-Length: %d\r\n" % declared, declared
+    if length is not None:
+        return b"Content-Length: %d\r\n" % length, length
+    # "A server MUST NOT send a response containing Transfer-Encoding unless the corresponding request
+    # indicates HTTP/1.1 (or later minor revisions)"  RFC 9112 6.1
+    if request is not None and request.version == "HTTP/1.1":
+        return b"Transfer-Encoding: chunked\r\n", CHUNKED
+    return b"", UNTIL_CLOSE
+
+
+class StatusTable(dict[str, tuple[int, bytes]]):
+    """From the status of an application to (code, status line). Bounded, and emptied when full."""
+
+    __slots__ = ()
+
+    def __missing__(self, status: str) -> tuple[int, bytes]:
+        known = status_line(status)
+        if known[0] < 200:
+            raise ApplicationError(f"status {status[:64]!a}: informational, not the status of a response")
+        if len(status) <= KEPT_CHARACTERS:
+            if len(self) >= KEPT_STATUSES:
+                self.clear()
+            self[status] = known
+        return known
+
+
+class LineTable(dict[tuple[str, str], Line]):
+    """From (name, value) to the encoded field. Bounded, and emptied when full."""
+
+    __slots__ = ()
+
+    def __missing__(self, pair: tuple[str, str]) -> Line:
+        line = encoded(pair)
+        name, value = pair
+        if len(name) + len(value) <= KEPT_CHARACTERS and name.lower() not in UNKEPT:
+            if len(self) >= KEPT_PAIRS:
+                self.clear()
+            self[pair] = line
+        return line
+
+
+def status_line(status: str) -> tuple[int, bytes]:
+    """(code, status line) of a status such as "200 OK". Raises ApplicationError if it is not of that form."""
+    # "a status string of the form "999 Message here" […] and must not contain control characters"  PEP 3333
+    if not isinstance(status, str) or not grammar.STATUS.fullmatch(status):
+        raise ApplicationError(f'status {status!a:.64}: not of the form "200 OK" (PEP 3333)')
+    return int(status[:3]), b"HTTP/1.1 %b\r\n" % status.encode("latin-1")
+
+
+def encoded(pair: tuple[str, str]) -> Line:
+    """One header of an application. Raises ApplicationError if HTTP or PEP 3333 does not allow it."""
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise ApplicationError(f"header is a {type(pair).__name__}, not a (name, value) tuple (PEP 3333)")
+    name, value = pair
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise ApplicationError(f"header {name!a:.64}: name and value must be str (PEP 3333)")
+    if not grammar.TOKEN.fullmatch(name):
+        raise ApplicationError(f"header {name[:64]!a}: the name is not a token (RFC 9110 5.1)")
+    # "must not include any control characters, including carriage returns or linefeeds"  PEP 3333
+    if not grammar.FIELD_VALUE.fullmatch(value):
+        raise ApplicationError(f"header {name[:64]}: a control character in its value, or none of latin-1")
+    lower = name.lower()
+    if lower in HOP_BY_HOP:
+        raise ApplicationError(f"header {name}: belongs to the connection, which is the server's (PEP 3333)")
+    meaning = _MEANINGS.get(lower, _PLAIN)
+    if meaning == _PLAIN or meaning in (_DATE, _SERVER):
+        return Line(b"%b: %b\r\n" % (name.encode("latin-1"), value.encode("latin-1")), meaning, 0)
+    if meaning == _LENGTH:
+        if not grammar.CONTENT_LENGTH.fullmatch(value):
+            raise ApplicationError(
+                f"header Content-Length: {value[:64]!a} is not a number of at most 18 digits"
+            )
+        return Line(b"", _LENGTH, int(value))
+    options = [option.strip(grammar.BLANKS) for option in value.lower().split(",")]
+    return Line(b"", _CLOSE if lower == "connection" and "close" in options else _LEFT_OUT, 0)
+
+
+def informational(status: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    """An interim response, complete: "100 Continue", "103 Early Hints" (RFC 9110 15.2).
+
+    Raises ApplicationError for other statuses, for 101, and for headers that belong to a final response.
+    """
+    code, line = status_line(status)
+    # 101 would hand the connection to another protocol (RFC 9110 7.8).
+    if not 100 <= code < 200 or code == 101:
+        raise ApplicationError(f"status {status[:64]!a}: not informational (100, 102 to 199)")
+    lines = [line]
+    for pair in headers:
+        field, meaning, _ = encoded(pair)
+        if meaning not in (_PLAIN, _DATE, _SERVER):
+            raise ApplicationError(f"header {pair[0]}: not in an informational response (RFC 9110 8.6)")
+        lines.append(field)
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def chunk(data: bytes) -> bytes:
+    """`data` as one chunk; nothing for no data, because an empty chunk ends the body (RFC 9112 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+# Texts for those who see them in a browser. Nothing of the request is in them (CVE-2022-39348).
+ERRORS: Mapping[int, tuple[str, str]] = {
+    400: ("Bad Request", "The request is not valid HTTP."),
+    408: ("Request Timeout", "The request did not arrive in time."),
+    411: ("Length Required", "The request must say how long its body is."),
+    413: ("Content Too Large", "The body of the request is larger than this server accepts."),
+    414: ("URI Too Long", "The address is longer than this server accepts."),
+    417: ("Expectation Failed", "The request expects what this server does not offer."),
+    431: (
+        "Request Header Fields Too Large",
+        "The headers of the request are larger than this server accepts.",
+    ),
+    500: ("Internal Server Error", "The application failed. The failure was logged."),
+    501: ("Not Implemented", "The request asks for what this server does not do."),
+    503: ("Service Unavailable", "The service cannot answer now. Try again later."),
+    504: ("Gateway Timeout", "The application did not answer in time."),
+    505: ("HTTP Version Not Supported", "This server speaks HTTP/1.1 and HTTP/1.0."),
+    507: ("Insufficient Storage", "There is no room to receive the request."),
+}
+
+
+def error(status: int) -> tuple[str, list[tuple[str, str]], bytes]:
+    """Status, headers and body of an answer of the server's own. `status` is one of ERRORS."""
+    phrase, text = ERRORS[status]
+    headers = [("Content-Type", "text/plain; charset=utf-8")]
+    return f"{status} {phrase}", headers, f"{status} {phrase}\n\n{text}\n".encode()
+
+
+_EPOCH = datetime(1970, 1, 1)
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def date(seconds: float) -> bytes:
+    """IMF-fixdate, "Sun, 06 Nov 1994 08:49:37 GMT", of seconds since 1970-01-01 UTC (RFC 9110 5.6.7).
+
+    In English, whatever the locale is; `%a` and `%b` of `strftime` follow it.
+    """
+    when = _EPOCH + timedelta(seconds=int(seconds))
+    day, month = _DAYS[when.weekday()], _MONTHS[when.month - 1]
+    return f"{day}, {when.day:02} {month} {when.year:04} {when:%H:%M:%S} GMT".encode()

@@ -1,0 +1,1 @@
+"""The main process: it starts generations of workers, watches them and replaces them."""

@@ -1,0 +1,97 @@
+"""Processes as the supervisor handles them: start a zygote, signal without races, tell how one ended."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from stardust.channel import Channel, pair
+
+_BOOT = str(Path(__file__).resolve().parent.parent / "boot.py")
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2), linux/prctl.h
+
+
+def become_subreaper() -> None:
+    """Adopt the orphans among our descendants (PR_SET_CHILD_SUBREAPER, prctl(2)).
+
+    So a worker whose zygote died can still be waited for, and nothing that the application starts can make
+    itself look like a stranger to the control socket.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def start_zygote(interpreter: str, environ: Mapping[str, str]) -> tuple[int, Channel]:
+    """Start `interpreter` as a zygote: its process id and our end of its channel.
+
+    It is in a process group of its own, so that Ctrl-C reaches the supervisor only. Raises OSError if the
+    interpreter cannot be executed.
+    """
+    ours, theirs = pair()
+    with theirs:
+        theirs.set_inheritable(True)
+        command = [interpreter, _BOOT, str(theirs.fileno())]
+        try:
+            pid = os.posix_spawn(
+                interpreter,
+                command,
+                environ,
+                file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
+                setpgroup=0,
+            )
+        except OSError:
+            ours.close()
+            raise
+    return pid, Channel(ours)
+
+
+def replace_by_server(interpreter: str, environ: Mapping[str, str], waiting: socket.socket) -> None:
+    """Become `interpreter`, with what is to be served waiting in the channel end `waiting` (execve(2))."""
+    waiting.set_inheritable(True)
+    os.execve(interpreter, [interpreter, _BOOT, str(waiting.fileno())], dict(environ))
+
+
+def signal_process(pidfd: int, number: int) -> None:
+    """Send a signal to the very process of `pidfd`; nothing happens if it has ended already."""
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass
+
+
+def open_pidfd(pid: int) -> int | None:
+    """A pidfd of a process that nobody reaps without our word; None if it is gone all the same."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+
+
+def ended_children() -> list[tuple[int, int]]:
+    """Process id and wait status of each child that has ended since the last call; they are reaped."""
+    ended: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended
+        if not pid:
+            return ended
+        ended.append((pid, status))
+
+
+def told(status: int) -> str:
+    """How a process ended, in words."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"killed by {name}"

@@ -1,0 +1,97 @@
+"""What the supervisor says about itself: a line for `systemctl status`, an object for stardustctl. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from stardust import __version__
+from stardust.scoreboard import BUSY, STATES, Entry
+from stardust.supervisor import plan
+from stardust.supervisor.plan import Outcome, Phase, State, Stop
+
+
+def phase(state: State) -> str:
+    """What is under way: "booting", "running", "reloading", "stopping"."""
+    if state.stop is not Stop.NO:
+        return "stopping"
+    if not state.serving:
+        return "booting"
+    return "reloading" if state.coming else "running"
+
+
+def line(state: State, entries: Mapping[int, Entry], wall: float) -> str:
+    """For STATUS=: generation, workers, last reload. `wall` + monotonic seconds = seconds since the epoch."""
+    ready, busy = _counts(state, entries)
+    parts = [f"Generation {state.serving or state.coming}", f"{ready}/{plan.target(state)} workers ready"]
+    parts.append(f"{busy} busy")
+    if phase(state) != "running":
+        parts.insert(0, phase(state).capitalize())
+    text = ", ".join(parts)
+    return f"{text}; {_told(state.last, wall)}" if state.last else text
+
+
+def _told(outcome: Outcome, wall: float) -> str:
+    at = datetime.fromtimestamp(outcome.at + wall).strftime("%H:%M:%S")
+    if outcome.ok:
+        return f"last reload at {at}: generation {outcome.generation}"
+    return f"reload failed at {at}: {outcome.reason}"
+
+
+def whole(
+    state: State,
+    entries: Mapping[int, Entry],
+    listeners: Sequence[tuple[str, str]],
+    *,
+    pid: int,
+    started: float,
+    now: float,
+    wall: float,
+) -> dict[str, object]:
+    """All there is to know, as JSON can say it. Times: seconds, and RFC 3339 for moments."""
+    ready, busy = _counts(state, entries)
+    return {
+        "version": __version__,
+        "pid": pid,
+        "generation": state.serving,
+        "state": phase(state),
+        "uptime": round(now - started, 3),
+        "ready": ready,
+        "busy": busy,
+        "total": plan.target(state),
+        "workers": [_worker(state, number, entries, now) for number in state.workers],
+        "reload": _reload(state, wall),
+        "listeners": [{"name": name, "address": address} for name, address in listeners],
+    }
+
+
+def _worker(state: State, number: int, entries: Mapping[int, Entry], now: float) -> dict[str, object]:
+    worker, entry = state.workers[number], entries[number]
+    standing = STATES[entry.state] if worker.phase is Phase.READY else worker.phase.value
+    return {
+        "id": number,
+        "pid": entry.pid,
+        "generation": worker.generation,
+        "state": standing,
+        "requests": entry.requests,
+        "running": round(now - entry.since, 3) if entry.state == BUSY else None,
+        "request": entry.text.rpartition(" ")[0] if entry.state == BUSY else None,
+        "age": round(now - worker.since, 3),
+    }
+
+
+def _reload(state: State, wall: float) -> dict[str, object] | None:
+    outcome = state.last
+    if outcome is None:
+        return None
+    return {
+        "state": "ok" if outcome.ok else "failed",
+        "generation": outcome.generation,
+        "reason": outcome.reason,
+        "at": datetime.fromtimestamp(outcome.at + wall, UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _counts(state: State, entries: Mapping[int, Entry]) -> tuple[int, int]:
+    ready = [number for number, worker in state.workers.items() if worker.phase is Phase.READY]
+    return len(ready), sum(entries[number].state == BUSY for number in ready if number in entries)

@@ -1,0 +1,735 @@
+"""The supervisor: wait → observe → plan → act.
+
+`Supervisor.run` is the loop. It waits in one place; what it hears becomes an event for `plan.observe`; what
+`plan.plan` answers is carried out by the `_do_…` methods, one for each action. What is to be done is decided
+in `plan.py` and nowhere here.
+
+The supervisor never imports the application and must survive everything it does. It owns the listeners,
+the scoreboard, the control socket and the talk with systemd; workers and zygotes have a channel each.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from stardust import accesslog, listener, settings
+from stardust import config as configs
+from stardust.accesslog import Record
+from stardust.channel import Channel, Message, pair
+from stardust.config import Arguments
+from stardust.control.server import Client, Control
+from stardust.errors import ControlError, Exit, StardustError
+from stardust.listener import Listener
+from stardust.log import Log
+from stardust.logfile import LogFile
+from stardust.scoreboard import BUSY, SLOTS, Entry, Scoreboard
+from stardust.settings import Config
+from stardust.supervisor import health, plan, processes, report
+from stardust.supervisor.plan import Phase, Policy, State, Stop, Zygote
+from stardust.system import STACKS_SIGNAL
+from stardust.systemd.notify import Notifier
+
+_EXTENSION = 15.0  # s; by how much systemd's time limit is moved while there is progress,
+_EXTEND_EVERY = 5.0  # s; and how often
+_RETRY = 0.1  # s; until a message that systemd had no room for is offered again
+_SIGNALS = (
+    signal.SIGCHLD,
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR1,
+)
+
+
+@dataclass(slots=True)
+class Generation:
+    """What belongs to a generation: its settings and listeners, its zygote, its access log."""
+
+    config: Config
+    listeners: list[Listener]
+    pid: int = 0
+    channel: Channel | None = None
+    log_descriptor: int | None = None
+    log_file: LogFile | None = None
+
+
+@dataclass(slots=True)
+class Child:
+    """A worker as a process. `pid` and `pidfd` are known when its zygote has told them."""
+
+    number: int
+    slot: int
+    generation: int
+    channel: Channel
+    pid: int = 0
+    pidfd: int | None = None
+    doomed: bool = False  # to be killed as soon as its process is known
+    pinged: float = 0.0
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What the supervisor is given at its start."""
+
+    arguments: Arguments
+    config: Config
+    inherited: Sequence[tuple[int, str]]
+    environ: Mapping[str, str]
+    notifier: Notifier
+    watchdog: float | None
+    control: Control | None
+    log: Log
+    stamped: bool = True
+    interpreter: str = field(default=sys.executable)
+
+
+class Supervisor:
+    """One server; `run` it once."""
+
+    def __init__(self, given: Surroundings) -> None:
+        self.given = given
+        self.log = given.log
+        self.state = State(slots=SLOTS)
+        self.generations: dict[int, Generation] = {}
+        self.children: dict[int, Child] = {}
+        self.scoreboard = Scoreboard.create()
+        self.epoll = select.epoll()
+        self.watched: dict[int, Callable[[], object]] = {}
+        self.exit: Exit | None = None
+        self.started = self.now = time.monotonic()
+        self.waiting: list[Client] = []  # for the reload under way
+        self.waiting_next: list[Client] = []  # for the one after it
+        self.stopping: list[Client] = []
+        self.said_last: plan.Outcome | None = None
+        self.said_serving = 0
+        self.judge_at = self.watchdog_at = self.extend_at = math.inf
+        if given.watchdog is not None:
+            self.watchdog_at = self.now
+
+    # --- the loop ----------------------------------------------------------------------------------------
+
+    def run(self) -> Exit:
+        """Serve until told to stop; the exit code."""
+        processes.become_subreaper()
+        self._watch_signals()
+        if self.given.control is not None:
+            self._watch(self.given.control.fileno(), self._accept_client)
+        while True:
+            wake_at = self._settle()
+            if self.exit is not None:
+                break
+            self._wait(wake_at)
+        self._close()
+        return self.exit
+
+    def _settle(self) -> float:
+        """Plan and act until nothing is left to do; when to look again."""
+        while True:
+            decided = plan.plan(self.state, self.now)
+            if not decided.actions:
+                break
+            for action in decided.actions:
+                # The state first: what the act itself reveals, above all that it failed, comes after.
+                self._see(plan.Ordered(action))
+                self._act(action)
+        self._speak()
+        return min(decided.wake_at, self._timers())
+
+    def _wait(self, wake_at: float) -> None:
+        """The one blocking call."""
+        wait = None if wake_at == math.inf else max(0.0, wake_at - time.monotonic())
+        ready = self.epoll.poll(wait)
+        self.now = time.monotonic()
+        for descriptor, _ in ready:
+            react = self.watched.get(descriptor)
+            if react is not None:
+                react()
+
+    def _see(self, event: plan.Event) -> None:
+        self.state = plan.observe(self.state, event, self.now)
+
+    def _watch(self, descriptor: int, react: Callable[[], object]) -> None:
+        self.watched[descriptor] = react
+        self.epoll.register(descriptor, select.EPOLLIN)
+
+    def _unwatch(self, descriptor: int) -> None:
+        if self.watched.pop(descriptor, None) is not None:
+            self.epoll.unregister(descriptor)
+
+    # --- timers ------------------------------------------------------------------------------------------
+
+    def _timers(self) -> float:
+        """Do what time asks for, beside the plan; when time asks next."""
+        if self.given.notifier.pending:
+            self.given.notifier.flush()
+        if self.now >= self.judge_at:
+            self._judge()
+        if self.now >= self.watchdog_at and self.given.watchdog is not None:
+            if self._healthy():
+                self.given.notifier.watchdog()
+            self.watchdog_at = self.now + self.given.watchdog / 3
+        if not plan.in_progress(self.state):
+            self.extend_at = math.inf
+        elif self.extend_at == math.inf or self.now >= self.extend_at:
+            self.given.notifier.extend(_EXTENSION)
+            self.extend_at = self.now + _EXTEND_EVERY
+        retry = self.now + _RETRY if self.given.notifier.pending else math.inf
+        return min(self.judge_at, self.watchdog_at, self.extend_at, retry)
+
+    def _limits(self, generation: int) -> health.Limits:
+        config = self.generations[generation].config
+        return health.Limits(config.request_timeout, config.heartbeat_timeout)
+
+    def _judge(self) -> None:
+        """Find stuck workers; ping those that run nothing."""
+        judged = [
+            (number, self.scoreboard.read(child.slot), self._limits(child.generation))
+            for number, child in self.children.items()
+            if self.state.workers[number].phase in (Phase.READY, Phase.LEAVING)
+        ]
+        pinged = {number: child.pinged for number, child in self.children.items()}
+        judgement = health.judge(judged, pinged, self.now)
+        for number in judgement.ping:
+            self.children[number].pinged = self.now
+            self.children[number].channel.send("ping")
+        self.judge_at = judgement.look_at
+        for number, why in judgement.stuck.items():
+            self._see(plan.Overdue(number, why))
+        if judgement.stuck:
+            self.judge_at = self.now
+
+    def _healthy(self) -> bool:
+        """Whether the pool works, or is on its way to: what the watchdog's ping says."""
+        if plan.in_progress(self.state):
+            return True
+        alive = [
+            health.alive(self.scoreboard.read(child.slot), self._limits(child.generation), self.now)
+            for number, child in self.children.items()
+            if self.state.workers[number].phase is Phase.READY
+        ]
+        return any(alive) or any(worker.phase is Phase.STARTING for worker in self.state.workers.values())
+
+    # --- what is heard -----------------------------------------------------------------------------------
+
+    def _watch_signals(self) -> None:
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, lambda number, frame: None)
+
+        def react(keep: socket.socket = writer) -> None:
+            # Signals that came together are each acted upon once, in the order of this tuple.
+            numbers = set(reader.recv(4096))
+            for number in _SIGNALS:
+                if number in numbers:
+                    self._signalled(number)
+
+        self._watch(reader.fileno(), react)
+
+    def _signalled(self, number: signal.Signals) -> None:
+        match number:
+            case signal.SIGCHLD:
+                self._reap()
+            case signal.SIGHUP:
+                self._see(plan.ReloadAsked())
+            case signal.SIGTERM | signal.SIGINT:
+                self._see(plan.StopAsked())
+            case signal.SIGQUIT:
+                self._see(plan.StopAsked(fast=True))
+            case signal.SIGTTIN:
+                self._see(plan.Adjusted(+1))
+            case signal.SIGTTOU:
+                self._see(plan.Adjusted(-1))
+            case signal.SIGUSR1:
+                self._reopen_logs()
+
+    def _reap(self) -> None:
+        """Wait for our own children: zygotes, workers whose zygote is gone, orphans of the application."""
+        zygotes = {
+            generation.pid: number for number, generation in self.generations.items() if generation.pid
+        }
+        orphans = {child.pid: child for child in self.children.values() if child.pid}
+        for pid, status in processes.ended_children():
+            if pid in zygotes:
+                self._zygote_ended(zygotes[pid], processes.told(status))
+            elif pid in orphans:
+                self._worker_ended(orphans[pid], processes.told(status))
+
+    def _zygote_ended(self, number: int, how: str) -> None:
+        generation = self.generations[number]
+        if generation.channel is not None:
+            # What it said before it died is still to be heard: above all "failed", with the traceback.
+            self._hear_zygote(number, generation.channel)
+            self._unwatch(generation.channel.fileno())
+            generation.channel.close()
+            generation.channel = None
+        generation.pid = 0
+        if self.state.generations[number].zygote is not Zygote.CLOSING and number in (
+            self.state.serving,
+            self.state.coming,
+        ):
+            self.log.error(f"the zygote of generation {number} ended: {how}")
+        for child in [child for child in self.children.values() if child.generation == number]:
+            self._orphaned(child)
+        self._see(plan.ZygoteGone(number))
+        self._forget_generations()
+
+    def _orphaned(self, child: Child) -> None:
+        """A worker's zygote died. If it had not told the worker's process id, the scoreboard may know it."""
+        if not child.pid:
+            pid = self.scoreboard.read(child.slot).pid
+            if pid:
+                self._forked(child, pid)
+            else:
+                self._worker_ended(child, "its zygote died first")
+
+    def _hear_zygote(self, number: int, channel: Channel) -> None:
+        while (message := _next_message(channel)) is not None:
+            self._zygote_said(number, message)
+
+    def _zygote_said(self, number: int, message: Message) -> None:
+        content = message.content
+        child = self.children.get(content.get("worker", 0))
+        match message.kind:
+            case "loaded":
+                self._see(plan.Loaded(number))
+            case "failed":
+                self._see(plan.Failed(number, content["reason"], content["detail"]))
+            case "forked" if child is not None:
+                self._forked(child, content["pid"])
+            case "fork-failed" if child is not None:
+                self.log.error(f"cannot fork worker {child.number}: {content['reason']}")
+                self._forget_child(child)
+                self._see(plan.ForkFailed(child.number))
+            case "exited" if child is not None:
+                self._worker_ended(child, processes.told(content["status"]))
+
+    def _forked(self, child: Child, pid: int) -> None:
+        child.pid = pid
+        child.pidfd = processes.open_pidfd(pid)
+        if child.pidfd is None:
+            self._worker_ended(child, "it ended at once")
+            return
+        self._watch(child.pidfd, lambda: self._worker_ending(child))
+        if child.doomed:
+            processes.signal_process(child.pidfd, signal.SIGKILL)
+
+    def _worker_ending(self, child: Child) -> None:
+        """A worker has ended, and waits for its parent to ask how."""
+        assert child.pidfd is not None
+        self._unwatch(child.pidfd)
+        self._hear_worker(child)
+        zygote = self.generations[child.generation].channel
+        if zygote is not None:
+            zygote.send("reap", {"worker": child.number, "pid": child.pid})
+
+    def _hear_worker(self, child: Child) -> None:
+        while (message := _next_message(child.channel)) is not None:
+            content = message.content
+            match message.kind:
+                case "ready":
+                    self._see(plan.Ready(child.number))
+                    self._progress(child)
+                case "leaving":
+                    self._see(plan.Leaving(child.number))
+                case "failed":
+                    self.log.error(f"worker {child.number}: {content['reason']}\n{content['detail']}")
+                    self._see(plan.WorkerFailed(child.number, content["reason"], content["detail"]))
+
+    def _worker_ended(self, child: Child, how: str) -> None:
+        worker = self.state.workers.get(child.number)
+        entry = self.scoreboard.read(child.slot)
+        if (worker is not None and worker.phase in (Phase.STARTING, Phase.READY)) or entry.state == BUSY:
+            self.log.error(f"worker {child.number} (process {child.pid}) ended: {how}")
+        if entry.state == BUSY:
+            why = worker.why if worker is not None and worker.why else how
+            self._log_killed_request(child, entry, why)
+        self._forget_child(child)
+        self._see(plan.Gone(child.number, how))
+        self._forget_generations()
+
+    # --- the control socket ------------------------------------------------------------------------------
+
+    def _accept_client(self) -> None:
+        assert self.given.control is not None
+        try:
+            client = self.given.control.accept()
+        except ControlError as refusal:
+            self.log.warning(str(refusal))
+            return
+        if client is not None:
+            self._watch(client.fileno(), lambda: self._hear_client(client))
+
+    def _hear_client(self, client: Client) -> None:
+        try:
+            command = client.receive()
+        except ControlError as fault:
+            self._client_left(client, fault)
+            return
+        match command:
+            case "status":
+                client.finish(True, "", data=self._status())
+                self._dismiss(client)
+            case "stop":
+                self.stopping.append(client)
+                self._see(plan.StopAsked())
+            case "reload":
+                if self.state.stop is not Stop.NO:
+                    client.finish(False, "the server is stopping")
+                    self._dismiss(client)
+                    return
+                busy = self.state.coming or self.state.verdict is not None
+                (self.waiting_next if busy else self.waiting).append(client)
+                if busy:
+                    client.progress("waiting for the reload that is under way")
+                self._see(plan.ReloadAsked())
+
+    def _client_left(self, client: Client, fault: ControlError) -> None:
+        if not client.gone:
+            client.finish(False, str(fault))
+        waited = client in self.waiting
+        for queue in (self.waiting, self.waiting_next, self.stopping):
+            if client in queue:
+                queue.remove(client)
+        self._dismiss(client)
+        if waited and not self.waiting:
+            # systemd killed `stardustctl reload` at its time limit, and now says that the reload failed.
+            self._see(plan.ReloadAbandoned())
+
+    def _dismiss(self, client: Client) -> None:
+        self._unwatch(client.fileno())
+        client.close()
+
+    def _progress(self, child: Child) -> None:
+        if child.generation == self.state.coming and self.waiting:
+            ready = len(plan.members(self.state, child.generation, Phase.READY))
+            for client in self.waiting:
+                client.progress(
+                    f"generation {child.generation}: {ready}/{plan.target(self.state)} workers ready"
+                )
+
+    def _entries(self) -> dict[int, Entry]:
+        return {number: self.scoreboard.read(worker.slot) for number, worker in self.state.workers.items()}
+
+    def _status(self) -> dict[str, object]:
+        serving = self.generations.get(self.state.serving or self.state.coming)
+        listeners = [(each.name, str(each.address)) for each in serving.listeners] if serving else []
+        return report.whole(
+            self.state,
+            self._entries(),
+            listeners,
+            pid=os.getpid(),
+            started=self.started,
+            now=self.now,
+            wall=time.time() - self.now,
+        )
+
+    # --- what is done ------------------------------------------------------------------------------------
+
+    def _act(self, action: plan.Action) -> None:
+        match action:
+            case plan.Start(number):
+                self._do_start(number)
+            case plan.GiveUp(number, reason):
+                self.log.error(f"generation {number}: {reason}")
+            case plan.Fork(number, slot, generation):
+                self._do_fork(number, slot, generation)
+            case plan.Retire(number, final):
+                self._tell(number, "stop" if final else "retire")
+            case plan.Dump(number, why):
+                self._do_dump(number, why)
+            case plan.Kill(number, why):
+                self._do_kill(number, why)
+            case plan.Close(number):
+                self._do_close(number)
+            case plan.SayReloading(number):
+                self.log.info(f"reloading: generation {number}")
+                stamp = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+                self.given.notifier.reloading(stamp)
+            case plan.SayReady():
+                self._do_say_ready()
+            case plan.SayStopping():
+                self.log.info("stopping")
+                self.given.notifier.stopping(self._status_line())
+            case plan.Conclude(outcome):
+                self._do_conclude(outcome)
+            case plan.Leave(code):
+                self.exit = code
+
+    def _tell(self, number: int, kind: str) -> None:
+        child = self.children.get(number)
+        if child is not None:
+            child.channel.send(kind)
+
+    def _do_start(self, number: int) -> None:
+        """Everything that can fail without touching what serves: settings, listeners, log, interpreter."""
+        try:
+            config = self.given.config if number == 1 else configs.read(self.given.arguments).config
+            listeners = listener.open_all(config, self.given.inherited, self._bound())
+            generation = self.generations[number] = Generation(config, listeners)
+            self._see(plan.Configured(number, _policy(config)))
+            self._open_access_log(generation)
+            environ = configs.application_environment(config, self.given.environ)
+            generation.pid, channel = processes.start_zygote(config.python or sys.executable, environ)
+        except StardustError as fault:
+            self._see(plan.Failed(number, str(fault), "", Exit(fault.exit)))
+            return
+        except OSError as fault:
+            what = fault.filename or config.python
+            self._see(plan.Failed(number, f"{what}: {fault.strerror}", "", Exit.FAILURE))
+            return
+        generation.channel = channel
+        channel.send("generation", *self._first_message(number, generation))
+        self._watch(channel.fileno(), lambda: self._hear_zygote(number, channel))
+
+    def _first_message(self, number: int, generation: Generation) -> tuple[dict[str, object], list[int]]:
+        """What a zygote is told first, and the descriptors with it: see `zygote.py`."""
+        return first_message(
+            number,
+            generation.config,
+            generation.listeners,
+            self.scoreboard,
+            generation.log_descriptor,
+            stamped=self.given.stamped,
+            alone=False,
+        )
+
+    def _bound(self) -> list[Listener]:
+        """Every open listener, once."""
+        everyone = [each for generation in self.generations.values() for each in generation.listeners]
+        return list({each.socket.fileno(): each for each in everyone}.values())
+
+    def _do_fork(self, number: int, slot: int, generation: int) -> None:
+        zygote = self.generations[generation].channel
+        ours, theirs = pair()
+        child = self.children[number] = Child(number, slot, generation, Channel(ours))
+        self.scoreboard.clear(slot)
+        with theirs:
+            order = {"worker": number, "slot": slot}
+            if zygote is None or not zygote.send("fork", order, [theirs.fileno()]):
+                self._forget_child(child)
+                self._see(plan.ForkFailed(number))
+                return
+        self._watch(child.channel.fileno(), lambda: self._worker_speaks(child))
+
+    def _worker_speaks(self, child: Child) -> None:
+        self._hear_worker(child)
+        if child.channel.at_end:
+            # It ends, or the application closed all of its descriptors: its pidfd will tell.
+            self._unwatch(child.channel.fileno())
+
+    def _do_dump(self, number: int, why: str) -> None:
+        child = self.children[number]
+        entry = self.scoreboard.read(child.slot)
+        about = f" in {entry.text.rpartition(' ')[0]}" if entry.state == BUSY else ""
+        self.log.error(
+            f"worker {child.number} (process {child.pid}) is stuck{about}: {why}; its stacks follow"
+        )
+        if child.pidfd is not None:
+            processes.signal_process(child.pidfd, STACKS_SIGNAL)
+
+    def _do_kill(self, number: int, why: str) -> None:
+        child = self.children[number]
+        self.log.warning(f"killing worker {child.number} (process {child.pid}): {why}")
+        child.doomed = True
+        if child.pidfd is not None:
+            processes.signal_process(child.pidfd, signal.SIGKILL)
+
+    def _do_close(self, number: int) -> None:
+        generation = self.generations.get(number)
+        if generation is not None and generation.pid:
+            os.kill(generation.pid, signal.SIGKILL)
+        else:
+            self._see(plan.ZygoteGone(number))
+            self._forget_generations()
+
+    def _do_say_ready(self) -> None:
+        self.given.notifier.ready(self._status_line())
+        if self.given.watchdog is not None:
+            self.given.notifier.watchdog()
+
+    def _do_conclude(self, outcome: plan.Outcome) -> None:
+        """READY=1 has been said: now those who wait may believe it."""
+        for client in self.waiting:
+            client.finish(
+                outcome.ok, outcome.reason or f"generation {outcome.generation} serves", outcome.detail
+            )
+            self._dismiss(client)
+        self.waiting, self.waiting_next = self.waiting_next, []
+
+    def _speak(self) -> None:
+        """Say what has changed: in the log, on the scoreboard, to systemd."""
+        state = self.state
+        source = plan.preferred(state)
+        loaded = source is not None and source.zygote is Zygote.LOADED
+        self.scoreboard.replaceable = loaded and state.stop is Stop.NO
+        if state.last is not self.said_last and state.last is not None and not state.last.ok:
+            self.said_last = state.last
+            text = f"generation {state.next_generation - 1} failed: {state.last.reason}"
+            if state.serving:
+                text += f"; generation {state.serving} goes on"
+            self.log.error(f"{text}\n{state.last.detail}")
+            if not state.serving:
+                self.given.notifier.error(0, state.last.reason)
+        if state.serving != self.said_serving:
+            self.said_serving = state.serving
+            generation = self.generations[state.serving]
+            places = ", ".join(f"{each.name} {each.address}" for each in generation.listeners)
+            self.log.info(
+                f"generation {state.serving} serves {generation.config.app} with "
+                f"{plan.target(state)} workers on {places}"
+            )
+        if state.serving:
+            self.given.notifier.status(self._status_line())
+        self.judge_at = min(self.judge_at, self.now if self.children else math.inf)
+
+    def _status_line(self) -> str:
+        return report.line(self.state, self._entries(), time.time() - self.now)
+
+    # --- logs of requests --------------------------------------------------------------------------------
+
+    def _open_access_log(self, generation: Generation) -> None:
+        path = generation.config.access_log
+        if path:
+            generation.log_descriptor = open_access_log(path)
+            generation.log_file = LogFile(os.dup(generation.log_descriptor), self.log)
+
+    def _reopen_logs(self) -> None:
+        """The log was renamed (logrotate): everybody goes on in a new file of the old name."""
+        for number, generation in self.generations.items():
+            if not generation.config.access_log or generation.log_descriptor is None:
+                continue
+            try:
+                fresh = open_access_log(generation.config.access_log)
+            except OSError as fault:
+                self.log.error(f"cannot reopen {generation.config.access_log}: {fault.strerror}")
+                continue
+            os.close(generation.log_descriptor)
+            generation.log_descriptor = fresh
+            if generation.log_file is not None:
+                generation.log_file.reopened(os.dup(fresh))
+            listening = [child.channel for child in self.children.values() if child.generation == number]
+            for channel in [*listening, *([generation.channel] if generation.channel else [])]:
+                channel.send("reopen", None, [fresh])
+
+    def _log_killed_request(self, child: Child, entry: Entry, why: str) -> None:
+        """The worker cannot write this line any more."""
+        generation = self.generations[child.generation]
+        if generation.log_file is None:
+            return
+        method, target, version, peer = (entry.text.split(" ") + [""] * 4)[:4]
+        wall = time.time() - self.now
+        record = Record(
+            when=entry.since + wall,
+            duration=self.now - entry.since,
+            peer=peer,
+            user="",
+            method=method,
+            target=target,
+            version=version,
+            status=0,
+            sent=0,
+            referer="",
+            agent="",
+            host="",
+            note=why,
+            pid=child.pid,
+        )
+        generation.log_file.add(accesslog.formatter(generation.config.access_log_format)(record))
+        generation.log_file.flush()
+
+    # --- forgetting --------------------------------------------------------------------------------------
+
+    def _forget_child(self, child: Child) -> None:
+        if self.children.pop(child.number, None) is None:
+            return
+        self._unwatch(child.channel.fileno())
+        child.channel.close()
+        if child.pidfd is not None:
+            self._unwatch(child.pidfd)
+            os.close(child.pidfd)
+        self.scoreboard.clear(child.slot)
+
+    def _forget_generations(self) -> None:
+        """Give back what belongs to generations that are over: their logs, and listeners nobody else has."""
+        for number in [number for number in self.generations if number not in self.state.generations]:
+            generation = self.generations.pop(number)
+            for each in listener.superseded(generation.listeners, self._bound()):
+                listener.close(each)
+            if generation.log_descriptor is not None:
+                os.close(generation.log_descriptor)
+            if generation.log_file is not None:
+                generation.log_file.close()
+
+    def _close(self) -> None:
+        """Leave last, and leave nothing."""
+        self.given.notifier.flush()
+        if self.given.control is not None:
+            self.given.control.close()
+        for client in [*self.waiting, *self.waiting_next]:
+            client.finish(False, "the server has stopped")
+        for client in self.stopping:
+            client.finish(True, "stopped")
+
+
+def first_message(
+    number: int,
+    config: Config,
+    listeners: Sequence[Listener],
+    scoreboard: Scoreboard,
+    log_descriptor: int | None,
+    *,
+    stamped: bool,
+    alone: bool,
+) -> tuple[dict[str, object], list[int]]:
+    """The "generation" message of `zygote.py`, and its descriptors. `alone`: the zygote is to serve itself."""
+    content = {
+        "generation": number,
+        "config": settings.dump(config),
+        "listeners": [{"address": list(each.address), "own": not each.inherited} for each in listeners],
+        "access_log": log_descriptor is not None,
+        "stamped": stamped,
+        "alone": alone,
+    }
+    logs = [] if log_descriptor is None else [log_descriptor]
+    return content, [scoreboard.descriptor, *logs, *(each.socket.fileno() for each in listeners)]
+
+
+def open_access_log(path: str) -> int:
+    """A descriptor to append to; "-" is standard output. Raises OSError, with the path in it."""
+    if path == "-":
+        return os.dup(1)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+
+def _policy(config: Config) -> Policy:
+    return Policy(
+        workers=config.max_workers,
+        spawn_interval=config.spawn_interval,
+        respawn_pause=config.main_process_delay,
+        boot_timeout=config.boot_timeout,
+        graceful_timeout=config.graceful_timeout,
+    )
+
+
+def _next_message(channel: Channel) -> Message | None:
+    """The next message, None if there is none now, or never will be one (`channel.at_end`)."""
+    if channel.at_end:
+        return None
+    try:
+        return channel.receive()
+    except BlockingIOError:
+        return None

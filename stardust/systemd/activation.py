@@ -1,0 +1,146 @@
+"""The sockets that systemd hands over, and the variables that come with them.
+
+systemd starts the supervisor with listening sockets at descriptors 3, 4, … and says so in the environment
+(sd_listen_fds(3)): LISTEN_PID names the process they are meant for, LISTEN_FDS counts them, LISTEN_FDNAMES
+names them. Names, never positions, say which is which: the order is undefined as soon as two socket units are
+involved, and several descriptors may carry one name.
+
+They are duplicates of what systemd keeps. So nobody here or elsewhere calls shutdown() on one, or unlinks its
+path (systemd.socket(5), Accept=): that would break the socket for the next start of the service too.
+
+Call order: `inherited`, then everything else that reads such variables (`notify`), then `scrub`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Mapping, MutableMapping
+from typing import NamedTuple
+
+from systemd import daemon
+
+from stardust.errors import ActivationError
+
+FIRST = daemon.LISTEN_FDS_START
+
+# What the service manager tells the main process only. An application, or a program it starts, that found
+# these would take our sockets for its own or talk to systemd in our name. LISTEN_PIDFDID: systemd 259.
+PRIVATE = ("LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "FDSTORE", "MAINPID")
+
+FILE_TYPES = {
+    stat.S_IFREG: "a regular file",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFIFO: "a pipe",
+}
+SOCKET_TYPES = {
+    socket.SOCK_DGRAM: "a datagram socket",
+    socket.SOCK_SEQPACKET: "a sequential-packet socket",
+    socket.SOCK_RAW: "a raw socket",
+}
+
+
+class Inherited(NamedTuple):
+    """One descriptor that systemd handed over: a listening stream socket, non-blocking, close-on-exec."""
+
+    fd: int
+    name: str
+
+
+def inherited(environ: Mapping[str, str], pid: int) -> list[Inherited]:
+    """The descriptors meant for this process, in the order of their numbers; none without systemd.
+
+    `environ` must be the process's own environment: libsystemd reads the C one beside it.
+
+    Raises ActivationError: the variables are malformed or meant for another process, a descriptor is not
+    open, or it is no listening stream socket.
+    """
+    count = announced(environ, pid)
+    if count == 0:
+        return []
+    try:
+        named: dict[int, str] = daemon.listen_fds_with_names(unset_environment=False)
+    except OSError as error:
+        raise ActivationError(_refused(error, count, environ)) from error
+    for fd, name in sorted(named.items()):
+        _prepare(fd, name)
+    return [Inherited(fd, name) for fd, name in sorted(named.items())]
+
+
+def announced(environ: Mapping[str, str], pid: int) -> int:
+    """How many descriptors the environment promises process `pid`. ActivationError if that is unsound."""
+    if "LISTEN_FDS" not in environ:
+        return 0
+    count = _number(environ, "LISTEN_FDS")
+    meant_for = _number(environ, "LISTEN_PID")
+    # sd_listen_fds(3): with another LISTEN_PID there are no descriptors for us. Serving without them would
+    # look like success, so it is an error here.
+    if count and meant_for != pid:
+        raise ActivationError(
+            f"LISTEN_PID={meant_for}, but this is process {pid}: systemd handed the sockets to another one; "
+            "a wrapper forked: let it replace itself instead (exec stardust …)"
+        )
+    return count
+
+
+def _number(environ: Mapping[str, str], key: str) -> int:
+    value = environ.get(key)
+    if value is None:
+        raise ActivationError(f"LISTEN_FDS is set without {key}: whoever hands sockets over must set both")
+    if not (value.isascii() and value.isdigit()):
+        raise ActivationError(f"{key}={value!r}: must be a whole number")
+    return int(value)
+
+
+def _refused(error: OSError, count: int, environ: Mapping[str, str]) -> str:
+    """What libsystemd means by a bare error number."""
+    if error.errno == errno.EBADF:
+        return f"LISTEN_FDS={count}: descriptors {FIRST} to {FIRST + count - 1} must be open, but not all are"
+    names = environ.get("LISTEN_FDNAMES")
+    if error.errno == errno.EINVAL and names is not None:
+        return f"LISTEN_FDS={count}, LISTEN_FDNAMES={names!r}: must hold as many names, separated by colons"
+    return f"LISTEN_FDS={count}: {os.strerror(error.errno or 0)}"
+
+
+def _prepare(fd: int, name: str) -> None:
+    """Check one descriptor, then keep it from blocking us and from leaking into other programs."""
+    fault = unfit(fd)
+    if fault:
+        raise ActivationError(
+            f'descriptor {fd} ("{name}") is {fault}: must be a listening stream socket '
+            "(ListenStream= with Accept=no in its .socket unit)"
+        )
+    os.set_inheritable(fd, False)
+    os.set_blocking(fd, False)
+
+
+def unfit(fd: int) -> str:
+    """What descriptor `fd` is, if it is no listening stream socket; else ""."""
+    kind = stat.S_IFMT(os.fstat(fd).st_mode)
+    if kind != stat.S_IFSOCK:
+        return FILE_TYPES.get(kind, "no socket")
+    sock = socket.socket(fileno=fd)
+    try:
+        if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+            return f"a socket of address family {int(sock.family)}"
+        if sock.type != socket.SOCK_STREAM:
+            return SOCKET_TYPES.get(sock.type, f"a socket of type {int(sock.type)}")
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return "a stream socket that does not listen"
+        return ""
+    finally:
+        sock.detach()  # the descriptor stays open
+
+
+def scrub(environ: MutableMapping[str, str]) -> None:
+    """Remove what was meant for the main process only. Given os.environ, the C environment follows.
+
+    INVOCATION_ID, JOURNAL_STREAM, CREDENTIALS_DIRECTORY and the *_DIRECTORY variables stay: they are for the
+    application as well.
+    """
+    for key in [key for key in environ if key.startswith(PRIVATE)]:
+        del environ[key]

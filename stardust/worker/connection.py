@@ -1,0 +1,157 @@
+"""One client's connection as its worker sees it: the socket, what has come, what is still to go.
+
+It decides nothing about HTTP (http1 does), about time or about whose turn it is (the loop does). Sockets
+stay in blocking mode and every call says MSG_DONTWAIT, which saves a system call for each connection.
+
+Runs in the application's interpreter too.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import Optional, Union
+
+from stardust.errors import ClientGone
+from stardust.http1.body import BodyReader
+from stardust.http1.head import Head
+from stardust.worker.deadlines import Waiting
+from stardust.worker.outbox import Outbox
+from stardust.wsgi.environ import Environ
+from stardust.wsgi.gateway import Exchange
+from stardust.wsgi.input import Spool
+
+READING, SERVING, SENDING, LINGERING = range(4)
+"""What a connection is about: a head or a body is to come; the application has it; a response is to be
+sent to a slow reader; the response that ends it was sent, and what the client still sends is ignored."""
+
+_RST = b"\x01\0\0\0\0\0\0\0"  # struct linger { on = 1, seconds = 0 }: close(2) resets the connection
+
+
+class Connection:
+    """`began`: when the first byte of the request came (0: none yet); `requests`: how many it carried so far;
+    `environ`: what holds for all of them; `interest`: what epoll watches it for, 0 if it is not registered;
+    `queue`: where it waits for its deadline; `note`: what went wrong, for the access log."""
+
+    __slots__ = (
+        "began",
+        "body",
+        "buffer",
+        "environ",
+        "exchange",
+        "head",
+        "interest",
+        "most_unsent",
+        "note",
+        "number",
+        "outbox",
+        "patience",
+        "queue",
+        "requests",
+        "searched",
+        "socket",
+        "spool",
+        "stage",
+    )
+
+    def __init__(
+        self, sock: socket.SocketType, number: int, environ: Environ, most_unsent: int, patience: float
+    ) -> None:
+        self.socket = sock
+        self.number = number  # the descriptor
+        self.environ = environ
+        self.most_unsent = most_unsent  # bytes that may wait for a slow reader before the application does
+        self.patience = patience  # s; how long one send may make no progress
+        self.stage = READING
+        self.buffer: Union[bytes, bytearray] = b""
+        self.searched = 0
+        self.requests = 0
+        self.began = 0.0
+        self.interest = 0
+        self.queue: Optional[Waiting[Connection]] = None
+        self.head: Optional[Head] = None
+        self.body: Optional[BodyReader] = None
+        self.spool: Optional[Spool] = None
+        self.exchange: Optional[Exchange] = None
+        self.outbox: Optional[Outbox] = None
+        self.note = ""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the client to read."""
+        return self.outbox.pending if self.outbox is not None else 0
+
+    def send(self, data: bytes) -> None:
+        """Send, or keep for later. Waits only when too much is kept already.
+
+        Raises ClientGone, also when the client reads nothing for `patience` seconds while we wait, and when
+        the disk that is to keep the bytes is full.
+        """
+        outbox = self.outbox
+        if outbox is None or not outbox.pending:
+            try:
+                sent = self.socket.send(data, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                sent = 0
+            except OSError as fault:
+                raise ClientGone(str(fault)) from None
+            if sent == len(data):
+                return
+            if outbox is None:
+                outbox = self.outbox = Outbox()
+            self._keep(outbox, data[sent:])
+        else:
+            self._keep(outbox, data)
+            self.flush()
+        self._await_room(outbox)
+
+    def send_file(self, descriptor: int, offset: int, count: int) -> None:
+        """Send a range of a regular file, or keep it for later; errors as for `send`."""
+        if self.outbox is None:
+            self.outbox = Outbox()
+        self.outbox.push_file(descriptor, offset, count)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as the socket takes it. Raises ClientGone."""
+        if self.outbox is not None:
+            try:
+                self.outbox.flush(self.socket)
+            except OSError as fault:
+                raise ClientGone(str(fault)) from None
+
+    def next_request(self) -> None:
+        """Forget the request that is done; what came behind it stays in `buffer`."""
+        self.stage = READING
+        self.head = self.body = self.spool = self.exchange = None
+        self.searched = 0
+        self.began = 0.0
+        self.note = ""
+
+    def reset_on_close(self) -> None:
+        """Have the client see an error, where a plain end of file would look like the end of the response."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
+
+    def close(self) -> None:
+        """Close the socket and drop all that is held for it."""
+        if self.outbox is not None:
+            self.outbox.close()
+        if self.spool is not None:
+            self.spool.close()
+        self.socket.close()
+
+    def _keep(self, outbox: Outbox, data: bytes) -> None:
+        try:
+            outbox.push(data)
+        except OSError as fault:
+            raise ClientGone(f"its response cannot be kept: {fault}") from None
+
+    def _await_room(self, outbox: Outbox) -> None:
+        if outbox.pending <= self.most_unsent:
+            return
+        writable = select.poll()
+        writable.register(self.socket, select.POLLOUT)
+        while outbox.pending > self.most_unsent // 2:
+            if not writable.poll(self.patience * 1000):
+                raise ClientGone(f"it read nothing for {self.patience:g} s")
+            self.flush()

@@ -1,0 +1,636 @@
+"""The event loop of a worker: one blocking call, and what follows from each thing it reports.
+
+The way of a request: a listener is readable → `_accept` → bytes come (`_receive`) → a head and a body are
+complete (`_advance`) → the application runs (`_begin`, here or on an application thread) → `_finish` →
+what the client did not take yet is sent as it reads (`_send`) → `_completed` → the next request, or the end.
+
+Rules:
+- Nothing waits but `epoll.poll`, and `Connection.send` when a client leaves too much unread.
+- A connection belongs to the loop, except while an application thread has its request; then the loop does
+  not watch it and touches nothing of it.
+- Each wait has its deadline: a connection that waits stands in exactly one queue (`deadlines.py`).
+- New connections are accepted one at a time, and only when the application could be called at once, so
+  that the kernel gives them to whichever worker is free.
+- What goes wrong with one connection ends that connection, with a line in the access log, and nothing else.
+
+Hot: the path of a request without body on a kept connection is written flat, with no call that is not
+needed; every microsecond here is one of some fifteen.
+
+Runs in the application's interpreter too.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import random
+import select
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, NamedTuple, Optional
+
+from stardust import system
+from stardust.accesslog import Record
+from stardust.address import Address
+from stardust.errors import ClientGone, ProtocolError
+from stardust.http1 import body as bodies
+from stardust.http1 import response
+from stardust.http1.head import Head, HeadReader, Limits
+from stardust.http1.response import ResponseWriter
+from stardust.log import Log
+from stardust.logfile import LogFile
+from stardust.scoreboard import Slot
+from stardust.settings import Config
+from stardust.worker.connection import LINGERING, READING, SENDING, SERVING, Connection
+from stardust.worker.deadlines import Waiting
+from stardust.worker.threads import Pool
+from stardust.wsgi import environ as environs
+from stardust.wsgi.environ import Environ
+from stardust.wsgi.gateway import FAILED, GONE, Exchange, FileWrapper
+from stardust.wsgi.input import Spool
+
+_RECEIVE = 65536  # bytes asked for at once
+_MOST_EVENTS = 64
+_LINGER = 2.0  # s; how long what a client still sends is ignored after the last response
+_ACCEPT_PAUSE = 0.1  # s; without accepting, when descriptors have run out
+_FOREVER = float("inf")
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Door(NamedTuple):
+    """A listener as a worker has it. `own`: stardust bound it; what queues there is lost when it closes."""
+
+    socket: socket.socket
+    address: Address
+    own: bool
+
+
+class AccessLog(NamedTuple):
+    """Where finished requests are written, and how one becomes a line."""
+
+    file: LogFile
+    line: Callable[[Record], str]
+
+
+class Loop:
+    """One worker's. `run` returns when the worker is to exit: it was asked to leave, and holds nothing more.
+
+    `replaceable` says whether a successor could be forked for a worker that reached its limit of requests;
+    `announce(kind)` tells the supervisor.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        app: Callable[..., Any],
+        doors: Sequence[Door],
+        log: Log,
+        *,
+        slot: Slot,
+        access_log: Optional[AccessLog] = None,
+        replaceable: Callable[[], bool] = lambda: True,
+        announce: Callable[[str], object] = lambda kind: None,
+    ) -> None:
+        self.config = config
+        self.app = app
+        self.log = log
+        self.slot = slot
+        self.access_log = access_log
+        self.replaceable = replaceable
+        self.announce = announce
+
+        self.heads = HeadReader(
+            Limits(config.max_request_line, config.max_header_count, config.max_header_bytes)
+        )
+        self.writer = ResponseWriter()
+        self.epoll = select.epoll()
+        self.doors: dict[int, tuple[Door, Environ]] = {}
+        self.watched: dict[int, Callable[[], object]] = {}
+        self.connections: dict[int, Connection] = {}
+        self.ready: deque[Connection] = deque()  # the next request of these has come already
+        self.running: dict[Connection, tuple[float, str]] = {}  # on threads; oldest first
+        self.queued: deque[tuple[Connection, Head, BinaryIO]] = deque()  # for a free thread
+
+        # "fresh" and "heads" differ in what happens at their end: nobody is told of a request never begun.
+        self.fresh: Waiting[Connection] = Waiting("header-timeout", config.header_timeout)
+        self.reading_heads: Waiting[Connection] = Waiting("header-timeout", config.header_timeout)
+        self.reading_bodies: Waiting[Connection] = Waiting("timeout", config.timeout)
+        self.parked: Waiting[Connection] = Waiting("keepalive-timeout", config.keepalive_timeout)
+        self.sending: Waiting[Connection] = Waiting("timeout", config.timeout)
+        self.lingering: Waiting[Connection] = Waiting("linger", _LINGER)
+        self.queues = (
+            (self.fresh, self._drop),
+            (self.reading_heads, self._late_request),
+            (self.reading_bodies, self._late_request),
+            (self.parked, self._drop),
+            (self.sending, self._late_reader),
+            (self.lingering, self._drop),
+        )
+        self.wake_at = _FOREVER  # never later than the earliest deadline
+
+        self.pid = os.getpid()
+        self.requests = 0
+        self.most_requests = _limit(config.max_reqs_per_child, config.min_reqs_per_child)
+        self.most_on_connection = config.max_keepalive_reqs or sys.maxsize
+        self.accepting = False
+        self.accept_again = _FOREVER
+        self.leaving = False
+        self.leave_by = _FOREVER
+
+        self.now = time.monotonic()
+        self.date = b""
+        self.date_until = 0.0
+        self.wall = 0.0  # what to add to the monotonic clock to get seconds since the epoch
+
+        self.pool: Optional[Pool[Task]] = None
+        if config.threads > 1:
+            self.pool = Pool(config.threads, self._run_task)
+            self.watch(self.pool.fileno(), self._collect)
+        base = environs.server(
+            multithread=config.threads > 1,
+            multiprocess=config.max_workers > 0,
+            errors=sys.stderr,
+            file_wrapper=FileWrapper,
+        )
+        host = socket.gethostname() or "localhost"
+        for door in doors:
+            self.doors[door.socket.fileno()] = (door, environs.listener(base, door.address, host))
+
+    # --- the loop ----------------------------------------------------------------------------------------
+
+    def watch(self, descriptor: int, react: Callable[[], object]) -> None:
+        """Call `react` whenever `descriptor` is readable."""
+        self.watched[descriptor] = react
+        self.epoll.register(descriptor, select.EPOLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        del self.watched[descriptor]
+        self.epoll.unregister(descriptor)
+
+    def run(self) -> None:
+        """Serve until asked to leave, and then until everything that was begun is done."""
+        self._tick()
+        self.slot.idle(0, 0, self.now)
+        self._resume_accepting()
+        poll, connections, watched = self.epoll.poll, self.connections, self.watched
+        while not (self.leaving and self._drained()):
+            wait = 0.0 if self.ready else self.wake_at - self.now
+            events = poll(None if wait == _FOREVER else max(wait, 0.0), _MOST_EVENTS)
+            self._tick()
+            for descriptor, _ in events:
+                connection = connections.get(descriptor)
+                if connection is not None:
+                    self._react(connection)
+                elif descriptor in self.doors:
+                    if self.accepting:
+                        self._accept(descriptor)
+                elif descriptor in watched:
+                    watched[descriptor]()
+            for _ in range(len(self.ready)):
+                self._continue(self.ready.popleft())
+            if self.now >= self.wake_at:
+                self._sweep()
+            if self.access_log is not None:
+                self.access_log.file.flush()
+
+    def beat(self) -> None:
+        """Answer a ping: the loop turns."""
+        self.slot.beat(self.now)
+
+    def leave(self, *, final: bool = False) -> None:
+        """Take nothing new, finish what was begun, then let `run` return.
+
+        `final`: nobody follows, so connections that queue at listeners of our own would be lost when these
+        close; they are served first. Connections that wait for a request keep `keepalive_timeout` to begin one.
+        """
+        if final:
+            self._empty_queues()
+        if self.leaving:
+            return
+        self.leaving = True
+        self.leave_by = self.now + self.config.graceful_timeout
+        self._wake_by(self.leave_by)
+        self._stop_accepting()
+        for connection in list(self.fresh.members):
+            self._wait(connection, self.parked)
+
+    def _tick(self) -> None:
+        now = self.now = time.monotonic()
+        if now >= self.date_until:
+            wall = time.time()
+            self.date = response.date(wall)
+            self.date_until = now + 1.0 - wall % 1.0
+            self.wall = wall - now
+
+    def _drained(self) -> bool:
+        return not self.connections or self.now >= self.leave_by
+
+    def _sweep(self) -> None:
+        """Act on every deadline that has passed, and find the next one."""
+        for queue, act in self.queues:
+            for connection in queue.expired(self.now):
+                act(connection)
+        if self.now >= self.accept_again:
+            self._resume_accepting()
+        earliest = min(queue.next() for queue, _ in self.queues)
+        self.wake_at = min(earliest, self.accept_again, self.leave_by if self.leaving else _FOREVER)
+
+    def _wake_by(self, moment: float) -> None:
+        self.wake_at = min(self.wake_at, moment)
+
+    # --- listeners ---------------------------------------------------------------------------------------
+
+    def _resume_accepting(self) -> None:
+        self.accept_again = _FOREVER
+        if self.accepting or self.leaving or (self.pool is not None and not self.pool.free):
+            return
+        self.accepting = True
+        for descriptor in self.doors:
+            self.epoll.register(descriptor, select.EPOLLIN | system.EPOLLEXCLUSIVE)
+
+    def _stop_accepting(self) -> None:
+        if self.accepting:
+            self.accepting = False
+            for descriptor in self.doors:
+                self.epoll.unregister(descriptor)
+
+    def _accept(self, descriptor: int) -> bool:
+        """Take one connection, if no sibling was faster, and serve what it has sent already."""
+        door, environ = self.doors[descriptor]
+        listener = door.socket
+        try:
+            number, peer = listener._accept()  # type: ignore[attr-defined] # accept() would build a socket.socket
+        except BlockingIOError:
+            return False
+        except OSError as fault:
+            if fault.errno in _OUT_OF_DESCRIPTORS:
+                self._short_of_descriptors(fault)
+            # accept(2) reports errors of the new connection too; they mean nothing for the listener.
+            return fault.errno not in _OUT_OF_DESCRIPTORS
+        sock = socket.SocketType(listener.family, socket.SOCK_STREAM, listener.proto, number)
+        config = self.config
+        connection = Connection(
+            sock, number, environs.connection(environ, peer), config.max_response_buffer, config.timeout
+        )
+        self.connections[number] = connection
+        self._receive(connection)
+        return True
+
+    def _short_of_descriptors(self, fault: OSError) -> None:
+        for connection in list(self.parked.members)[:1]:
+            self._drop(connection)
+        self.log.warning(f"cannot accept connections for {_ACCEPT_PAUSE:g} s: {fault.strerror}")
+        self._stop_accepting()
+        self.accept_again = self.now + _ACCEPT_PAUSE
+        self._wake_by(self.accept_again)
+
+    def _empty_queues(self) -> None:
+        for descriptor, (door, _) in self.doors.items():
+            while door.own and self._accept(descriptor):
+                pass
+
+    # --- what connections wait for -----------------------------------------------------------------------
+
+    def _wait(self, connection: Connection, queue: Waiting[Connection]) -> None:
+        """Watch a connection for what its queue is about, from now on."""
+        interest = select.EPOLLOUT if queue is self.sending else select.EPOLLIN
+        if connection.interest != interest:
+            if connection.interest:
+                self.epoll.modify(connection.number, interest)
+            else:
+                self.epoll.register(connection.number, interest)
+            connection.interest = interest
+        if connection.queue is not None and connection.queue is not queue:
+            connection.queue.discard(connection)
+        connection.queue = queue
+        queue.add(connection, self.now)
+        deadline = self.now + queue.seconds
+        if deadline < self.wake_at:
+            self.wake_at = deadline
+
+    def _unwatch_queue(self, connection: Connection) -> None:
+        if connection.queue is not None:
+            connection.queue.discard(connection)
+            connection.queue = None
+
+    def _unwatch_connection(self, connection: Connection) -> None:
+        self._unwatch_queue(connection)
+        if connection.interest:
+            # Explicitly: epoll forgets a descriptor by itself only when no forked child has a copy of it.
+            self.epoll.unregister(connection.number)
+            connection.interest = 0
+
+    def _react(self, connection: Connection) -> None:
+        stage = connection.stage
+        if stage == READING:
+            self._receive(connection)
+        elif stage == SENDING:
+            self._send(connection)
+        elif stage == LINGERING:
+            self._ignore(connection)
+
+    def _receive(self, connection: Connection) -> None:
+        try:
+            data = connection.socket.recv(_RECEIVE, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            if connection.queue is None:
+                self._wait(connection, self.parked if self.leaving else self.fresh)
+            return
+        except OSError:
+            self._drop(connection)
+            return
+        if not data:
+            self._drop(connection)
+        elif connection.body is not None:
+            self._take_body(connection, data)
+        elif connection.buffer:
+            connection.searched = len(connection.buffer)
+            connection.buffer += data
+            self._advance(connection)
+        else:
+            connection.buffer = data
+            self._advance(connection)
+
+    def _advance(self, connection: Connection) -> None:
+        """Look for a complete head in what has come."""
+        buffer = connection.buffer
+        if not connection.began:
+            connection.began = self.now
+        try:
+            found = self.heads.read(buffer, connection.searched)
+            if found is None:
+                connection.buffer = bytearray(buffer) if type(buffer) is bytes else buffer
+                if connection.queue is not self.reading_heads:
+                    self._wait(connection, self.reading_heads)
+                return
+            head, consumed = found
+            connection.head = head
+            connection.buffer = bytes(buffer[consumed:])
+            if not head.length:
+                self._begin(connection, head, io.BytesIO())
+                return
+            connection.body = bodies.reader(head, self.config.max_body)
+        except ProtocolError as refusal:
+            self._refuse(connection, refusal.status, refusal.reason)
+            return
+        connection.spool = Spool()
+        rest, connection.buffer = bytes(connection.buffer), b""
+        if head.expects_continue and not rest and not self._say_continue(connection):
+            return
+        self._take_body(connection, rest)
+
+    def _say_continue(self, connection: Connection) -> bool:
+        try:
+            connection.send(CONTINUE)
+        except ClientGone:
+            self._drop(connection)
+            return False
+        return True
+
+    def _take_body(self, connection: Connection, data: bytes) -> None:
+        body, spool, head = connection.body, connection.spool, connection.head
+        assert body is not None
+        assert spool is not None
+        assert head is not None
+        try:
+            consumed = body.feed(data, spool.write)
+            if not body.complete:
+                self._wait(connection, self.reading_bodies)
+                return
+            content = spool.finish()
+        except ProtocolError as refusal:
+            self._refuse(connection, refusal.status, refusal.reason)
+            return
+        except OSError as fault:
+            self.log.error(f"cannot keep a request's body: {fault}")
+            self._refuse(connection, 507, "disk full")
+            return
+        connection.buffer = data[consumed:]
+        self._begin(connection, head, content)
+
+    # --- the application ---------------------------------------------------------------------------------
+
+    def _begin(self, connection: Connection, head: Head, content: BinaryIO) -> None:
+        """Call the application, or have a thread call it."""
+        connection.stage = SERVING
+        if self.pool is not None:
+            self._unwatch_connection(connection)
+            if not self.pool.free:
+                self.queued.append((connection, head, content))
+                return
+        connection.requests += 1
+        self.requests += 1
+        if self.requests >= self.most_requests and not self.leaving and self.replaceable():
+            self.announce("leaving")
+            self.leave()
+        persistent = head.persistent and not self.leaving and connection.requests < self.most_on_connection
+        received = connection.body.received if connection.body is not None else None
+        environ = environs.environ(connection.environ, head, content, received)
+        exchange = Exchange(head, self.writer, connection.send, connection.send_file, persistent, self.date)
+        connection.exchange = exchange
+        environ["stardust.socket"] = connection.socket
+        environ["stardust.informational"] = exchange.informational
+        environ["wsgi.early_hints"] = exchange.early_hints
+        text = f"{head.method} {head.target} {head.version} {environ['REMOTE_ADDR']}"
+        if self.pool is None:
+            self.slot.busy(1, self.now, self._overdue_at(), text)
+            exchange.run(self.app, environ)
+            self._tick()
+            self.slot.idle(self.requests, len(self.connections), self.now)
+            self._finish(connection, environ)
+        else:
+            self.running[connection] = (self.now, text)
+            self._publish()
+            self.pool.submit(Task(connection, exchange, environ))
+            if not self.pool.free:
+                self._stop_accepting()
+
+    def _overdue_at(self) -> float:
+        limit = self.config.request_timeout
+        return self.now + limit if limit else 0.0
+
+    def _run_task(self, task: Task) -> None:
+        task.exchange.run(self.app, task.environ)
+
+    def _collect(self) -> None:
+        """Take back from the application threads what they have done, and give them what waits."""
+        assert self.pool is not None
+        for task in self.pool.done():
+            del self.running[task.connection]
+            self._finish(task.connection, task.environ)
+        while self.queued and self.pool.free:
+            self._begin(*self.queued.popleft())
+        self._publish()
+        if self.pool.free:
+            self._resume_accepting()
+
+    def _publish(self) -> None:
+        """Say on the scoreboard what the threads are doing: the oldest request stands for all."""
+        for began, text in self.running.values():
+            limit = self.config.request_timeout
+            self.slot.busy(len(self.running), began, began + limit if limit else 0.0, text)
+            return
+        self.slot.idle(self.requests, len(self.connections), self.now)
+
+    def _finish(self, connection: Connection, environ: Environ) -> None:
+        """The application has returned; its response may still be on its way."""
+        exchange = connection.exchange
+        assert exchange is not None
+        if connection.spool is not None:
+            connection.spool.close()
+        if environ.get("stardust.harakiri.commit") and not self.leaving:
+            self.announce("leaving")
+            self.leave()
+        if exchange.note == GONE:
+            self._lose(connection, GONE)
+        elif connection.unsent:
+            connection.stage = SENDING
+            self._wait(connection, self.sending)
+        else:
+            self._completed(connection)
+
+    def _send(self, connection: Connection) -> None:
+        """A slow reader takes more of its response."""
+        before = connection.unsent
+        try:
+            connection.flush()
+        except ClientGone:
+            self._lose(connection, GONE)
+            return
+        if not connection.unsent:
+            self._completed(connection)
+        elif connection.unsent < before:
+            self._wait(connection, self.sending)
+
+    def _completed(self, connection: Connection) -> None:
+        """The response has left. What now: another request, or the end?"""
+        exchange = connection.exchange
+        assert exchange is not None
+        if self.access_log is not None:
+            self._log_request(connection)
+        if not exchange.complete:
+            if exchange.note == FAILED:
+                connection.reset_on_close()
+            self._drop(connection)
+        elif exchange.persistent:
+            rest = connection.buffer
+            connection.next_request()
+            if rest:
+                self._unwatch_queue(connection)
+                self.ready.append(connection)
+            else:
+                self._wait(connection, self.parked)
+        elif connection.buffer or connection.stage == LINGERING:
+            self._linger(connection)
+        else:
+            self._drop(connection)
+
+    def _continue(self, connection: Connection) -> None:
+        """Serve a request that came behind the one before (pipelining), after everybody else had a turn."""
+        if connection.stage == READING and connection.buffer and connection.number in self.connections:
+            self._advance(connection)
+
+    # --- endings -----------------------------------------------------------------------------------------
+
+    def _refuse(self, connection: Connection, status: int, note: str) -> None:
+        """Answer with an error of the server's own; nothing that comes behind it is read (RFC 9112 9.6)."""
+        connection.note = note
+        exchange = Exchange(
+            connection.head, self.writer, connection.send, None, persistent=False, date=self.date
+        )
+        connection.exchange = exchange
+        exchange.respond(status)
+        connection.stage = LINGERING
+        if exchange.note == GONE:
+            self._lose(connection, note)
+        elif connection.unsent:
+            connection.stage = SENDING
+            self._wait(connection, self.sending)
+        else:
+            self._completed(connection)
+
+    def _late_request(self, connection: Connection) -> None:
+        queue = connection.queue
+        self._refuse(connection, 408, queue.what if queue is not None else "timeout")
+
+    def _late_reader(self, connection: Connection) -> None:
+        self._lose(connection, "timeout")
+
+    def _lose(self, connection: Connection, note: str) -> None:
+        """The response cannot be delivered."""
+        connection.note = note
+        if self.access_log is not None:
+            self._log_request(connection)
+        self._drop(connection)
+
+    def _linger(self, connection: Connection) -> None:
+        """End our side and read on for a while: closing with unread bytes would reset the connection, and the
+        client might lose the response it has not read yet (RFC 9112 9.6)."""
+        connection.stage = LINGERING
+        connection.buffer = b""
+        try:
+            connection.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._drop(connection)
+            return
+        self._wait(connection, self.lingering)
+
+    def _ignore(self, connection: Connection) -> None:
+        try:
+            if connection.socket.recv(_RECEIVE, socket.MSG_DONTWAIT):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self._drop(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        """Close a connection and forget it."""
+        self._unwatch_connection(connection)
+        del self.connections[connection.number]
+        connection.close()
+
+    def _log_request(self, connection: Connection) -> None:
+        assert self.access_log is not None
+        head, exchange = connection.head, connection.exchange
+        fields = head.fields if head is not None else {}
+        record = Record(
+            when=connection.began + self.wall,
+            duration=self.now - connection.began,
+            peer=connection.environ["REMOTE_ADDR"],
+            user="",
+            method=head.method if head is not None else "",
+            target=head.target if head is not None else "",
+            version=head.version if head is not None else "",
+            status=exchange.status if exchange is not None else 0,
+            sent=exchange.sent if exchange is not None else 0,
+            referer=fields.get("HTTP_REFERER", ""),
+            agent=fields.get("HTTP_USER_AGENT", ""),
+            host=fields.get("HTTP_HOST", ""),
+            note=connection.note or (exchange.note if exchange is not None else ""),
+            pid=self.pid,
+        )
+        self.access_log.file.add(self.access_log.line(record))
+
+
+class Task(NamedTuple):
+    """A request on its way through an application thread."""
+
+    connection: Connection
+    exchange: Exchange
+    environ: Environ
+
+
+def _limit(most: int, least: int) -> int:
+    """How many requests a worker serves: `most`, or drawn evenly from `least` to `most`; `most` 0: no limit."""
+    if not most:
+        return sys.maxsize
+    return random.randint(least, most) if least else most

@@ -1,0 +1,124 @@
+"""What a connection still has to send: bytes in memory, then on disk, and ranges of files.
+
+A slow reader must not hold a worker. What its socket does not take at once waits here, up to `MEMORY`
+bytes in memory and the rest in one unlinked temporary file, and the worker's loop sends it as the client
+reads. Files that the application returned are sent from the page cache (sendfile(2)) through a duplicate
+of their descriptor, so that the application may close its own at once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections import deque
+from typing import BinaryIO, Optional, Union
+
+MEMORY = 1024 * 1024  # bytes kept in memory for one connection
+_MOST_AT_ONCE = 1024 * 1024  # bytes for one sendfile(2): other connections have their turn between
+
+
+class FileRange:
+    """Bytes `offset` to `end` of an open file. `own`: the descriptor is closed when they are sent."""
+
+    __slots__ = ("descriptor", "end", "offset", "own")
+
+    def __init__(self, descriptor: int, offset: int, end: int, *, own: bool) -> None:
+        self.descriptor = descriptor
+        self.offset = offset
+        self.end = end
+        self.own = own
+
+
+class Outbox:
+    """First in, first out. `pending` is how many bytes are waiting."""
+
+    __slots__ = ("_in_memory", "_pieces", "_spool", "_spooled", "pending")
+
+    def __init__(self) -> None:
+        self._pieces: deque[Union[memoryview, FileRange]] = deque()
+        self._in_memory = 0
+        self._spool: Optional[BinaryIO] = None
+        self._spooled = 0  # where the spool's next byte goes
+        self.pending = 0
+
+    def push(self, data: bytes) -> None:
+        """Queue `data`. Raises OSError when the temporary file cannot take it (disk full)."""
+        if self._in_memory + len(data) <= MEMORY:
+            self._pieces.append(memoryview(data))
+            self._in_memory += len(data)
+        else:
+            self._push_to_disk(data)
+        self.pending += len(data)
+
+    def push_file(self, descriptor: int, offset: int, count: int) -> None:
+        """Queue `count` bytes of a regular file from `offset` on. The caller may close its descriptor."""
+        self._pieces.append(FileRange(os.dup(descriptor), offset, offset + count, own=True))
+        self.pending += count
+
+    def flush(self, sock: socket.SocketType) -> None:
+        """Send what the socket takes now. Raises OSError: the client is gone, or a file is too short."""
+        while self._pieces:
+            piece = self._pieces[0]
+            try:
+                if isinstance(piece, FileRange):
+                    done = self._send_range(sock, piece)
+                else:
+                    done = self._send_bytes(sock, piece)
+            except BlockingIOError:
+                return
+            if not done:
+                return
+            self._pieces.popleft()
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+
+    def close(self) -> None:
+        """Forget everything."""
+        for piece in self._pieces:
+            if isinstance(piece, FileRange) and piece.own:
+                os.close(piece.descriptor)
+        self._pieces.clear()
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+        self.pending = self._in_memory = 0
+
+    def _push_to_disk(self, data: bytes) -> None:
+        if self._spool is None:
+            self._spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as long as its bytes
+            self._spooled = 0
+        start, view = self._spooled, memoryview(data)
+        while view:
+            written = self._spool.write(view)
+            view = view[written:]
+            self._spooled += written
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, FileRange) and not last.own:
+            last.end = self._spooled
+        else:
+            self._pieces.append(FileRange(self._spool.fileno(), start, self._spooled, own=False))
+
+    def _send_bytes(self, sock: socket.SocketType, piece: memoryview) -> bool:
+        sent = sock.send(piece, socket.MSG_DONTWAIT)
+        self.pending -= sent
+        self._in_memory -= sent
+        if sent == len(piece):
+            return True
+        self._pieces[0] = piece[sent:]
+        return False
+
+    def _send_range(self, sock: socket.SocketType, piece: FileRange) -> bool:
+        sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
+        count = min(piece.end - piece.offset, _MOST_AT_ONCE)
+        sent = os.sendfile(sock.fileno(), piece.descriptor, piece.offset, count)
+        if sent == 0 and count:
+            raise OSError("the file ended before the length that was announced")
+        piece.offset += sent
+        self.pending -= sent
+        if piece.offset < piece.end:
+            return False
+        if piece.own:
+            os.close(piece.descriptor)
+        return True

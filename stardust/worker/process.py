@@ -1,0 +1,133 @@
+"""A worker as a process: what it drops and sets up after the fork, its talk with the supervisor, its end.
+
+The order after the fork: names and signals first, then the application (if it was not preloaded), then
+"ready", then the loop. The worker leaves when the supervisor says so ("retire", "stop"), when SIGTERM
+comes, when it has reached its limit of requests, or when the supervisor is gone: end of file on the channel.
+
+Runs in the application's interpreter too.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Optional
+
+from stardust import accesslog, system
+from stardust.channel import Channel, clipped
+from stardust.errors import AppLoadError, Exit
+from stardust.load import load
+from stardust.log import Log
+from stardust.logfile import LogFile
+from stardust.scoreboard import Scoreboard
+from stardust.settings import Config
+from stardust.worker.loop import AccessLog, Door, Loop
+
+# Sent to a terminal's whole process group, or meant for the supervisor: no business of a worker.
+_IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
+
+
+class Inheritance(NamedTuple):
+    """What every worker of a generation gets from its zygote. `app` is None if each worker loads its own;
+    `log_descriptor` is that of the access log, None if there is none."""
+
+    generation: int
+    config: Config
+    doors: Sequence[Door]
+    scoreboard: Scoreboard
+    log: Log
+    log_descriptor: Optional[int]
+    app: Optional[Callable[..., Any]]
+
+
+def run(heritage: Inheritance, number: int, slot_number: int, channel: Optional[Channel]) -> Exit:
+    """Be worker `number` until it is time to leave. `channel` is None if there is no supervisor.
+
+    Returns the process's exit code; what went wrong has been told to the supervisor, or logged.
+    """
+    config, scoreboard = heritage.config, heritage.scoreboard
+    log = heritage.log.named(f"worker {number}")
+    system.name_process(f"stardust:w{number}")
+    slot = scoreboard.slot(slot_number)
+    slot.born(os.getpid(), heritage.generation, time.monotonic())
+    faulthandler.register(system.STACKS_SIGNAL, all_threads=True, chain=False)
+    for number_ignored in _IGNORED:
+        signal.signal(number_ignored, signal.SIG_IGN)
+
+    app = heritage.app
+    if app is None:
+        try:
+            app = load(config.app)
+        except AppLoadError as failure:
+            if channel is None:
+                log.error(f"{failure.reason}\n{failure.detail}")
+            else:
+                channel.send("failed", {"reason": failure.reason, "detail": clipped(failure.detail)})
+            return Exit.APPLICATION
+
+    file = None if heritage.log_descriptor is None else LogFile(heritage.log_descriptor, log)
+    loop = Loop(
+        config,
+        app,
+        heritage.doors,
+        log,
+        slot=slot,
+        access_log=None if file is None else AccessLog(file, accesslog.formatter(config.access_log_format)),
+        replaceable=lambda: channel is None or scoreboard.replaceable,
+        announce=lambda kind: channel is not None and channel.send(kind),
+    )
+    _watch_termination(loop)
+    if channel is not None:
+        orders = Orders(channel, loop, file)
+        loop.watch(channel.fileno(), orders.take)
+        channel.send("ready")
+    loop.run()
+    if file is not None:
+        file.flush()
+    return Exit.OK
+
+
+class Orders:
+    """What the supervisor tells a worker."""
+
+    def __init__(self, channel: Channel, loop: Loop, file: Optional[LogFile]) -> None:
+        self.channel = channel
+        self.loop = loop
+        self.file = file
+
+    def take(self) -> None:
+        try:
+            message = self.channel.receive()
+        except BlockingIOError:
+            return
+        if message is None:
+            # The supervisor is gone. Nobody will follow this worker, and nobody would stop it.
+            self.loop.unwatch(self.channel.fileno())
+            self.loop.leave(final=True)
+        elif message.kind == "ping":
+            self.loop.beat()
+        elif message.kind == "retire":
+            self.loop.leave()
+        elif message.kind == "stop":
+            self.loop.leave(final=True)
+        elif message.kind == "reopen" and self.file is not None:
+            self.file.reopened(message.descriptors[0])
+
+
+def _watch_termination(loop: Loop) -> None:
+    """SIGTERM: leave. The handler only wakes the loop, which does the rest."""
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+
+    def react(keep: socket.socket = writer) -> None:
+        if signal.SIGTERM in reader.recv(4096):
+            loop.leave(final=True)
+
+    loop.watch(reader.fileno(), react)

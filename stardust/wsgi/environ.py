@@ -1,0 +1,124 @@
+"""The environ of PEP 3333, built in four layers: worker, listener, connection, request.
+
+Rules:
+- Each layer is a copy of the one below with its own keys added, so that a request pays only for what is
+  new, and no application can change what the next request sees.
+- A client decides about HTTP_*, CONTENT_*, and the request's own lines, about nothing else: no field of a
+  head can reach a key without the HTTP_ prefix (CONTENT_TYPE and CONTENT_LENGTH aside).
+- Text is PEP 3333's "native string": code points up to U+00FF, each one byte of the client.
+
+Keys of our own, listed here and nowhere else:
+    REQUEST_URI, RAW_URI         the request target as it was sent, never decoded
+    wsgi.input_terminated        True: reading wsgi.input to its end gives the body, chunked or not
+    stardust.input_buffered      True: wsgi.input is seekable and complete before the application is called
+    stardust.harakiri            True: the application may set stardust.harakiri.commit, and its worker leaves
+                                 after this response
+    stardust.socket              the client's socket                                  (added by the worker)
+    stardust.informational       callable(status, headers), sends a 1xx response      (added by the worker)
+    wsgi.early_hints             callable(headers), sends 103 Early Hints             (added by the worker)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, BinaryIO, Optional, TextIO
+from urllib.parse import unquote
+
+from stardust import __version__
+from stardust.address import Address
+from stardust.http1.head import CHUNKED, Head
+
+Environ = dict[str, Any]
+
+WILDCARDS = frozenset(("", "*", "0", "0.0.0.0", "::"))
+"""Hosts to listen on that name no machine."""
+
+
+def server(
+    *, multithread: bool, multiprocess: bool, errors: TextIO, file_wrapper: Callable[..., object]
+) -> Environ:
+    """What holds for every request of a worker. `errors` becomes `wsgi.errors`."""
+    return {
+        "wsgi.version": (1, 0),
+        "wsgi.errors": errors,
+        "wsgi.multithread": multithread,
+        "wsgi.multiprocess": multiprocess,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+        "wsgi.file_wrapper": file_wrapper,
+        "stardust.input_buffered": True,
+        "stardust.harakiri": True,
+        "SERVER_SOFTWARE": f"stardust/{__version__}",
+        # PEP 3333: "may be an empty string, if the application corresponds to the "root" of the server."
+        "SCRIPT_NAME": "",
+    }
+
+
+def listener(base: Environ, address: Address, host: str, scheme: str = "http") -> Environ:
+    """What holds for every connection of a listener at `address`.
+
+    `host` is the name to give for an address that names no machine (":80"). A UNIX socket has no name and
+    port to give: "localhost" and "80" then.
+    """
+    # PEP 3333: "SERVER_NAME and SERVER_PORT are required strings and must never be empty."
+    name, port = "localhost", "80"
+    if address.kind == "tcp":
+        name = host if address.host in WILDCARDS else address.host
+        name = "localhost" if name in WILDCARDS else name
+        port = str(address.port)
+    return {**base, "SERVER_NAME": _bracketed(name), "SERVER_PORT": port, "wsgi.url_scheme": scheme}
+
+
+def connection(base: Environ, peer: object) -> Environ:
+    """What holds for every request of a connection. `peer` is the address that accept() gave.
+
+    REMOTE_ADDR is a plain IP address and REMOTE_PORT its port in digits; both are "" for a UNIX socket's
+    peer.
+    """
+    host, port = remote(peer)
+    return {**base, "REMOTE_ADDR": host, "REMOTE_PORT": port}
+
+
+def remote(peer: object) -> tuple[str, str]:
+    """Host and port in accept()'s address. TCP gives (host, port, …); anything else is of UNIX: "" and ""."""
+    if not isinstance(peer, tuple):
+        return "", ""
+    host, port = str(peer[0]), str(peer[1])
+    # RFC 4291 2.5.5.2: on a dual-stack listener an IPv4 client appears as ::ffff:192.0.2.1.
+    if host.startswith("::ffff:") and "." in host:
+        host = host[7:]
+    # RFC 4007 11: what follows "%" is a zone of this machine, no part of the client's address.
+    return host.partition("%")[0], port
+
+
+def environ(base: Environ, head: Head, body: BinaryIO, received: Optional[int] = None) -> Environ:
+    """The environ of one request. Hot path: one dict display, and nothing decoded that needs no decoding.
+
+    `body` becomes `wsgi.input`; `received` is its length in bytes, needed only if the body came in chunks.
+    """
+    path = head.path
+    if "%" in path:
+        # Each escape once; one that is none ("%zz") is left as it is; "//" and "%2F" as the client had them.
+        path = unquote(path, "latin-1")
+    result = {
+        **base,
+        "REQUEST_METHOD": head.method,
+        "REQUEST_URI": head.target,
+        "RAW_URI": head.target,
+        "PATH_INFO": path,
+        "QUERY_STRING": head.query,
+        "SERVER_PROTOCOL": head.version,
+        "wsgi.input": body,
+        **head.fields,
+    }
+    if head.length == CHUNKED:
+        # RFC 9112 7.1.3: a decoder sets Content-Length to the length it found and removes "chunked" from
+        # Transfer-Encoding, where it is the only coding here.
+        del result["HTTP_TRANSFER_ENCODING"]
+        result["CONTENT_LENGTH"] = str(received or 0)
+    return result
+
+
+def _bracketed(host: str) -> str:
+    # RFC 3875 4.1.14: server-name = hostname | ipv4-address | ( "[" ipv6-address "]" )
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -1,0 +1,173 @@
+"""The zygote: a fresh interpreter that loads the application once and forks workers when told to.
+
+It is the process `config.python` with nothing of the server in it but this package, so that it may be any
+interpreter and virtualenv. It waits in one place, `channel.receive`, and does what the message says:
+
+    generation  once, first: the configuration and all descriptors → load → "loaded" or "failed"
+    fork        a worker, with its end of a channel                → "forked" or "fork-failed"
+    reap        a worker that the supervisor has seen ending       → "exited"
+    reopen      the access log, for workers to come
+
+A worker's process id stays its own until it is reaped here, which happens only on the supervisor's word: so
+the supervisor may open a pidfd for it without a race, whatever the interpreter here can do. End of file means
+that the supervisor is gone, or wants no more of this generation: exit, without a word.
+
+With `max-workers = 0` the process that was meant to be a zygote serves itself.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import socket
+import sys
+import threading
+import time
+
+from stardust import address, settings, system
+from stardust.channel import Channel, Message, clipped
+from stardust.errors import AppLoadError, Exit
+from stardust.load import load
+from stardust.log import Log
+from stardust.scoreboard import Scoreboard
+from stardust.settings import Config
+from stardust.worker import process
+from stardust.worker.loop import Door
+from stardust.worker.process import Inheritance
+
+
+def main(descriptor: int) -> int:
+    """Serve the supervisor at the other end of `descriptor`. Returns the exit code of this process, or of the
+    worker that it has become."""
+    channel = Channel.adopt(descriptor, blocking=True)
+    order = channel.receive()
+    if order is None:
+        return Exit.OK
+    heritage = _inheritance(order)
+    try:
+        _become(heritage.config)
+        if heritage.config.preload:
+            started = time.monotonic()
+            heritage = heritage._replace(app=load(heritage.config.app))
+            _warn_of_threads(heritage.log)
+            heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
+    except AppLoadError as failure:
+        channel.send("failed", {"reason": failure.reason, "detail": clipped(failure.detail)})
+        return Exit.APPLICATION
+    system.freeze_heap()
+    channel.send("loaded")
+    if order.content["alone"]:
+        return process.run(heritage, 1, 0, None)
+    return _attend(channel, heritage)
+
+
+def _attend(channel: Channel, heritage: Inheritance) -> int:
+    """Do what the supervisor says, until it says no more."""
+    while True:
+        order = channel.receive()
+        if order is None:
+            # Without the interpreter's own end: what the application registered with atexit is for workers.
+            os._exit(Exit.OK)
+        if order.kind == "fork":
+            if _fork(channel, order):
+                worker = Channel.adopt(order.descriptors[0])
+                channel.close()
+                return process.run(heritage, order.content["worker"], order.content["slot"], worker)
+        elif order.kind == "reap":
+            _reap(channel, order)
+        elif order.kind == "reopen" and heritage.log_descriptor is not None:
+            os.dup2(order.descriptors[0], heritage.log_descriptor, inheritable=False)
+            os.close(order.descriptors[0])
+
+
+def _fork(channel: Channel, order: Message) -> bool:
+    """Whether this is the new worker."""
+    number = order.content["worker"]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        pid = os.fork()
+    except OSError as fault:
+        channel.send("fork-failed", {"worker": number, "reason": fault.strerror})
+        pid = -1
+    if pid == 0:
+        return True
+    if pid > 0:
+        channel.send("forked", {"worker": number, "pid": pid})
+    os.close(order.descriptors[0])
+    return False
+
+
+def _reap(channel: Channel, order: Message) -> None:
+    """Wait for that very process: the application may have children of its own."""
+    pid = order.content["pid"]
+    try:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:
+        status = 0  # the application ignores SIGCHLD, so the kernel has reaped it
+    channel.send("exited", {"worker": order.content["worker"], "status": status})
+
+
+def _inheritance(order: Message) -> Inheritance:
+    """What came with the first message: descriptors of scoreboard, access log (if any) and listeners."""
+    content = order.content
+    config = settings.load(content["config"])
+    descriptors = iter(order.descriptors)
+    scoreboard = Scoreboard(next(descriptors))
+    log_descriptor = next(descriptors) if content["access_log"] else None
+    doors = [
+        Door(_listener(descriptor), address.Address(*listener["address"]), listener["own"])
+        for descriptor, listener in zip(descriptors, content["listeners"])  # noqa: B905 - Python 3.9
+    ]
+    log = Log(f"generation {content['generation']}", config.log_level, stamped=content["stamped"])
+    system.name_process(f"stardust:z{content['generation']}")
+    return Inheritance(content["generation"], config, doors, scoreboard, log, log_descriptor, None)
+
+
+def _listener(descriptor: int) -> socket.socket:
+    sock = socket.socket(fileno=descriptor)
+    sock.setblocking(False)
+    return sock
+
+
+def _become(config: Config) -> None:
+    """Take on the group, user, umask and directory that the application is to have, and its module path."""
+    try:
+        if config.group or config.user:
+            _change_identity(config)
+        if config.umask is not None:
+            os.umask(config.umask)
+        if config.chdir:
+            os.chdir(config.chdir)
+    except (OSError, KeyError) as fault:
+        raise AppLoadError(f"cannot prepare the application's process: {fault}") from None
+    system.point_stdin_at_nothing()
+    system.raise_descriptor_limit()
+    sys.path[:0] = [*config.pythonpath, os.getcwd()]
+
+
+def _change_identity(config: Config) -> None:
+    """Group before user: afterwards there is no right to change groups any more (setgid(2))."""
+    account = None
+    if config.user:
+        account = pwd.getpwuid(int(config.user)) if config.user.isdigit() else pwd.getpwnam(config.user)
+    gid = account.pw_gid if account is not None else os.getgid()
+    if config.group:
+        gid = int(config.group) if config.group.isdigit() else grp.getgrnam(config.group).gr_gid
+    if account is not None:
+        os.initgroups(account.pw_name, gid)
+    os.setgid(gid)
+    if account is not None:
+        os.setuid(account.pw_uid)
+        os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
+
+
+def _warn_of_threads(log: Log) -> None:
+    """fork(2) copies the calling thread only: those that were started at import are missing in workers."""
+    others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if others:
+        log.warning(
+            f"the application started threads while it was loaded ({', '.join(others)}); workers will not "
+            "have them. Start them on the first request, or set preload = false"
+        )

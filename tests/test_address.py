@@ -1,0 +1,79 @@
+"""stardust.address: text to Address and back."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stardust.address import ABSTRACT, TCP, UNIX, Address, parse
+
+RIGHT = [
+    pytest.param("127.0.0.1:5000", Address(TCP, "127.0.0.1", 5000), "127.0.0.1:5000", id="IPv4"),
+    pytest.param("example.org:80", Address(TCP, "example.org", 80), "example.org:80", id="host name"),
+    pytest.param(
+        "my_host-1:80", Address(TCP, "my_host-1", 80), "my_host-1:80", id="host name as resolvers take it"
+    ),
+    pytest.param("[::1]:80", Address(TCP, "::1", 80), "[::1]:80", id="IPv6, RFC 3986 3.2.2"),
+    pytest.param("[0:0::1]:080", Address(TCP, "::1", 80), "[::1]:80", id="IPv6, canonical text"),
+    pytest.param("[fe80::1%lo]:80", Address(TCP, "fe80::1%lo", 80), "[fe80::1%lo]:80", id="IPv6 with a zone"),
+    pytest.param(":80", Address(TCP, "", 80), ":80", id="wildcard"),
+    pytest.param("localhost:0", Address(TCP, "localhost", 0), "localhost:0", id="any free port"),
+    pytest.param("/run/x.sock", Address(UNIX, path="/run/x.sock"), "/run/x.sock", id="path"),
+    pytest.param("./x.sock", Address(UNIX, path="./x.sock"), "./x.sock", id="relative path"),
+    pytest.param("run/a:80", Address(UNIX, path="run/a:80"), "run/a:80", id="path with a colon"),
+    pytest.param("@name", Address(ABSTRACT, path="name"), "@name", id="abstract, unix(7)"),
+    pytest.param("@a/b:1", Address(ABSTRACT, path="a/b:1"), "@a/b:1", id="abstract with a slash and a colon"),
+    pytest.param("\0name", Address(ABSTRACT, path="name"), "@name", id="abstract, the original's NUL"),
+    pytest.param(
+        r"\0name", Address(ABSTRACT, path="name"), "@name", id="abstract, the original's NUL as typed"
+    ),
+    pytest.param("/" + 106 * "x", Address(UNIX, path="/" + 106 * "x"), "/" + 106 * "x", id="longest path"),
+]
+
+WRONG = [
+    pytest.param("", "it has no port", id="empty"),
+    pytest.param("5000", "it has no port", id="port alone"),
+    pytest.param("app.sock", "a UNIX socket's path needs a slash", id="path without a slash"),
+    pytest.param("localhost:", 'port "" is not', id="no port"),
+    pytest.param("localhost:http", 'port "http" is not', id="service name"),
+    pytest.param("localhost:65536", 'port "65536" is not', id="port too high"),
+    pytest.param("localhost:-1", 'port "-1" is not', id="port below 0"),
+    pytest.param("localhost:٨٠", "is not a number from 0 to 65535", id="digits that are not ASCII"),
+    pytest.param("::1:80", "stands in brackets", id="IPv6 without brackets"),
+    pytest.param("[::g]:80", "is not an IPv6 address", id="no IPv6 address"),
+    pytest.param("256.0.0.1:80", "is not an IPv4 address", id="no IPv4 address"),
+    pytest.param("-a:80", '"-a" is not a host name', id="host begins with a hyphen"),
+    pytest.param("a b:80", '"a b" is not a host name', id="host with a space"),
+    pytest.param("*:80", '"*" is not a host name', id="star"),
+    pytest.param("@", "the name after the mark is empty", id="empty abstract name"),
+    pytest.param("@a\0b", "NUL", id="NUL in an abstract name"),
+    pytest.param("/a\0b", "NUL", id="NUL in a path"),
+    pytest.param("/run/", "names a directory", id="directory"),
+    pytest.param("/" + 107 * "x", "it has 108 bytes", id="path too long, unix(7)"),
+    pytest.param("/" + 54 * "é", "it has 109 bytes", id="too long in bytes"),
+]
+
+
+@pytest.mark.parametrize(("text", "address", "canonical"), RIGHT)
+def test_right_text_is_an_address(text: str, address: Address, canonical: str) -> None:
+    assert parse(text) == address
+    assert str(address) == canonical
+    assert parse(canonical) == address
+
+
+@pytest.mark.parametrize(("text", "reason"), WRONG)
+def test_wrong_text_is_refused_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        parse(text)
+
+
+@given(st.one_of(st.text(), st.from_regex(r"[@\[]?[0-9a-f:./%]*\]?:?[0-9]{0,5}", fullmatch=True)))
+def test_any_text_is_refused_or_has_a_canonical_form(text: str) -> None:
+    try:
+        address = parse(text)
+    except ValueError:
+        return
+    assert parse(str(address)) == address

@@ -1,0 +1,273 @@
+"""The floors of the package: who may import whom, held by walking the syntax trees.
+
+The table FLOORS is the one in docs/architecture.md. A new module is one row here and one there.
+The rules, each a test below:
+
+- a module imports only from lower floors, or from its own folder as long as no cycle arises;
+- no import hides inside a function;
+- supervisor and worker never reach each other, http1 reaches no wsgi, stardustctl reaches no server code;
+- a core imports nothing that does I/O or reads a clock;
+- what runs in the application's interpreter is Python 3.9 on the standard library alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+
+FLOORS = {
+    "errors": 0,
+    "http1.grammar": 0,
+    "address": 1,
+    "settings": 1,
+    "http1.head": 1,
+    "http1.body": 1,
+    "http1.response": 1,
+    "supervisor.plan": 1,
+    "config": 2,
+    "manual": 2,
+    "wsgi.input": 2,
+    "wsgi.environ": 2,
+    "wsgi.gateway": 2,
+    "accesslog": 2,
+    "system": 3,
+    "systemd.activation": 4,
+    "systemd.notify": 4,
+    "listener": 4,
+    "channel": 4,
+    "scoreboard": 4,
+    "log": 4,
+    "logfile": 4,
+    "load": 5,
+    "worker.deadlines": 5,
+    "worker.outbox": 5,
+    "worker.connection": 5,
+    "worker.loop": 5,
+    "worker.process": 5,
+    "worker.threads": 5,
+    "control.address": 5,
+    "control.trust": 5,
+    "control.server": 5,
+    "control.client": 5,
+    "zygote": 6,
+    "boot": 6,
+    "supervisor.health": 6,
+    "supervisor.processes": 6,
+    "supervisor.report": 6,
+    "supervisor.shell": 6,
+    "cli": 7,
+    "ctl": 7,
+    "__main__": 7,
+}
+
+# Whoever starts on the left must not reach what is on the right, over however many steps.
+STRANGERS = [
+    ("supervisor", "worker"),
+    ("supervisor", "zygote"),
+    ("worker", "supervisor"),
+    ("zygote", "supervisor"),
+    ("http1", "wsgi"),
+    ("wsgi", "worker"),
+    ("ctl", "supervisor"),
+    ("ctl", "worker"),
+    ("ctl", "config"),
+    ("ctl", "settings"),
+    ("ctl", "control.server"),
+]
+
+# Decide, and touch nothing. They may use what neither does I/O nor reads a clock ...
+CORES = ["errors", "address", "settings", "http1", "supervisor.plan", "wsgi", "accesslog"]
+PURE_STDLIB = {
+    "__future__",
+    "bisect",
+    "collections",
+    "collections.abc",
+    "dataclasses",
+    "difflib",
+    "enum",
+    "functools",
+    "heapq",
+    "ipaddress",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "re",
+    "string",
+    "types",
+    "typing",
+    "urllib.parse",
+}
+# ... and these, each for its reason.
+PURE_EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("accesslog", "time"): "localtime() and strftime() of a time that is given; the clock is never read",
+    ("http1.response", "time"): "gmtime() of a time that is given; the clock is never read",
+    ("settings", "socket"): "a constant only",
+    ("wsgi.gateway", "os"): "fstat() of the descriptor behind wsgi.file_wrapper",
+    ("wsgi.gateway", "stat"): "reads the mode that fstat() gave",
+    ("wsgi.gateway", "traceback"): "formats what the application raised",
+    ("wsgi.input", "io"): "BytesIO, the body in memory",
+    ("wsgi.input", "tempfile"): "the unlinked file a large body goes to",
+}
+
+# Imported by the application's interpreter: it may be older than the server's and has none of its packages.
+APP_SIDE = [
+    "errors",
+    "address",
+    "settings",
+    "http1",
+    "wsgi",
+    "accesslog",
+    "system",
+    "channel",
+    "scoreboard",
+    "log",
+    "logfile",
+    "load",
+    "worker",
+    "zygote",
+    "boot",
+]
+OLDEST = (3, 9)
+
+
+def name_of(path: Path) -> str:
+    """stardust/http1/head.py -> "http1.head"; a package's __init__ -> the package; the top one -> ""."""
+    parts = path.relative_to(TOP / "stardust").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for path in sorted((TOP / "stardust").rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(), str(path)) for name, path in FILES.items()}
+PACKAGES = {name for name, path in FILES.items() if path.name == "__init__.py"}
+MODULES = sorted(FILES.keys() - PACKAGES)
+
+
+def belongs(module: str, group: str) -> bool:
+    """Whether the module is the one named, or lies in the package named."""
+    return module == group or module.startswith(group + ".")
+
+
+def members(groups: list[str]) -> list[str]:
+    return [module for module in MODULES if any(belongs(module, group) for group in groups)]
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Every module named in an import, in full: "os", "stardust.http1.head".
+
+    `from stardust.http1 import head` imports a module, `from stardust.errors import Exit` a name in one.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative import"
+            assert node.module is not None
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole.removeprefix("stardust.") in FILES else node.module
+
+
+def ours(module: str) -> set[str]:
+    """The modules of stardust that it imports; packages themselves hold no code and do not count."""
+    names = {name.removeprefix("stardust.") for name in imported(TREES[module]) if belongs(name, "stardust")}
+    return names & set(MODULES)
+
+
+def foreign(module: str) -> set[str]:
+    return {name for name in imported(TREES[module]) if not belongs(name, "stardust")}
+
+
+def reachable(module: str) -> set[str]:
+    """The modules it imports, those they import, and so on; itself only if it lies on a cycle."""
+    seen: set[str] = set()
+    found = ours(module)
+    while found:
+        seen |= found
+        found = {further for name in found for further in ours(name)} - seen
+    return seen
+
+
+def folder(module: str) -> str:
+    return module.rpartition(".")[0]
+
+
+def test_every_module_has_a_floor() -> None:
+    assert sorted(FLOORS) == MODULES
+
+
+def test_packages_hold_no_code() -> None:
+    for package in PACKAGES - {""}:
+        body = TREES[package].body
+        assert all(isinstance(node, ast.Expr) for node in body), (
+            f"{FILES[package]} holds more than a docstring"
+        )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_from_lower_floors(module: str) -> None:
+    for name in ours(module):
+        sibling = folder(module) != "" and folder(module) == folder(name)
+        assert FLOORS[name] < FLOORS[module] or (sibling and FLOORS[name] == FLOORS[module]), (
+            f"{module} (floor {FLOORS[module]}) imports {name} (floor {FLOORS[name]})"
+        )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_cycles(module: str) -> None:
+    assert module not in reachable(module)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_inside_a_function(module: str) -> None:
+    for function in ast.walk(TREES[module]):
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            assert not list(imported(function)), f"{FILES[module]}:{function.lineno}"
+
+
+@pytest.mark.parametrize(("group", "stranger"), STRANGERS)
+def test_strangers_never_meet(group: str, stranger: str) -> None:
+    for module in members([group]):
+        met = [name for name in reachable(module) if belongs(name, stranger)]
+        assert not met, f"{module} reaches {met}"
+
+
+@pytest.mark.parametrize("module", members(CORES))
+def test_cores_touch_nothing(module: str) -> None:
+    allowed = PURE_STDLIB | {name for owner, name in PURE_EXCEPTIONS if owner == module}
+    assert foreign(module) <= allowed
+
+
+def test_every_exception_is_used() -> None:
+    assert not [pair for pair in PURE_EXCEPTIONS if pair[0] not in TREES or pair[1] not in foreign(pair[0])]
+
+
+@pytest.mark.parametrize("module", members(APP_SIDE))
+def test_app_side_needs_only_the_standard_library(module: str) -> None:
+    assert not {name for name in foreign(module) if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert not ours(module) - set(members(APP_SIDE))
+
+
+@pytest.mark.parametrize("module", members(APP_SIDE))
+def test_app_side_is_old_syntax(module: str) -> None:
+    ast.parse(FILES[module].read_text(), str(FILES[module]), feature_version=OLDEST)
+
+
+def test_app_side_imports_under_the_oldest_interpreter() -> None:
+    """PyPy 3.9 is the second interpreter of Debian 12: another version and another implementation at once."""
+    pypy = shutil.which("pypy3")
+    assert pypy is not None, "pypy3 is missing: apt-get install pypy3"
+    program = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
+    names = [f"stardust.{module}" for module in members(APP_SIDE)]
+    result = subprocess.run(
+        [pypy, "-B", "-c", program, *names], cwd=TOP, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,0 +1,55 @@
+"""Every module has its test module, and every test module its module, by name.
+
+stardust/http1/head.py <-> tests/http1/test_head.py. Whoever opens one knows where the other is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TOP = Path(__file__).parents[1]
+
+# Modules without a test module of their own.
+UNTESTED = {
+    "errors": "declarations; the texts are held by the tests of those who raise them",
+    "__main__": "one call; every live test runs it",
+}
+
+# Test modules that belong to no single module.
+AT_LARGE = {
+    "test_floors": "holds the package as a whole",
+    "test_modules": "this file",
+    "test_units": "holds packaging/systemd",
+    "http1/test_oracles": "head and body together, against h11 and httptools",
+}
+# Folders of tests that run the server as a whole, in processes of its own.
+WHOLE = {"live", "machine"}
+
+
+def modules() -> set[str]:
+    paths = (path.relative_to(TOP / "stardust") for path in (TOP / "stardust").rglob("*.py"))
+    return {str(path.with_suffix("")) for path in paths if path.name != "__init__.py"}
+
+
+def present() -> set[str]:
+    paths = (path.relative_to(TOP / "tests") for path in (TOP / "tests").rglob("test_*.py"))
+    return {str(path.with_suffix("")) for path in paths if path.parts[0] not in WHOLE}
+
+
+def counterpart(module: str) -> str:
+    """ "http1/head" -> "http1/test_head"."""
+    folder, _, name = module.rpartition("/")
+    return f"{folder}/test_{name}".lstrip("/")
+
+
+def test_every_module_is_tested() -> None:
+    assert {counterpart(name) for name in modules() - UNTESTED.keys()} - present() == set()
+
+
+def test_every_test_module_has_a_module() -> None:
+    assert present() - AT_LARGE.keys() - {counterpart(name) for name in modules()} == set()
+
+
+def test_the_exceptions_exist() -> None:
+    assert UNTESTED.keys() <= modules()
+    assert AT_LARGE.keys() <= present()
