@@ -56,12 +56,12 @@ bench: .venv/test.stamp
 	@$(call install,$(RUN_PACKAGES))
 	@test -n "$(PYTHON)" || { echo 'stardust needs Python 3.11 or newer' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --disable-pip-version-check --editable .
+	.venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable .
 	@touch $@
 
 .venv/test.stamp: .venv/run.stamp
 	@$(call install,$(TEST_PACKAGES))
-	.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	.venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test]'
 	@touch $@
 
 clean:

@@ -25,8 +25,8 @@ TOP = Path(__file__).parents[1]
 
 FLOORS = {
     "errors": 0,
+    "address": 0,
     "http1.grammar": 0,
-    "address": 1,
     "settings": 1,
     "http1.head": 1,
     "http1.body": 1,
@@ -39,14 +39,14 @@ FLOORS = {
     "wsgi.gateway": 2,
     "accesslog": 2,
     "system": 3,
+    "log": 3,
     "systemd.activation": 4,
     "systemd.notify": 4,
     "listener": 4,
     "channel": 4,
     "scoreboard": 4,
-    "log": 4,
     "logfile": 4,
-    "load": 5,
+    "load": 4,
     "worker.deadlines": 5,
     "worker.outbox": 5,
     "worker.connection": 5,
@@ -65,7 +65,7 @@ FLOORS = {
     "supervisor.shell": 6,
     "cli": 7,
     "ctl": 7,
-    "__main__": 7,
+    "__main__": 8,
 }
 
 # Whoever starts on the left must not reach what is on the right, over however many steps.
@@ -109,8 +109,8 @@ PURE_STDLIB = {
 # ... and these, each for its reason.
 PURE_EXCEPTIONS: dict[tuple[str, str], str] = {
     ("accesslog", "time"): "localtime() and strftime() of a time that is given; the clock is never read",
-    ("http1.response", "time"): "gmtime() of a time that is given; the clock is never read",
-    ("settings", "socket"): "a constant only",
+    ("http1.response", "datetime"): "the calendar of a time that is given; the clock is never read",
+    ("wsgi.gateway", "io"): "the types of files, to tell a real one from what only looks like it",
     ("wsgi.gateway", "os"): "fstat() of the descriptor behind wsgi.file_wrapper",
     ("wsgi.gateway", "stat"): "reads the mode that fstat() gave",
     ("wsgi.gateway", "traceback"): "formats what the application raised",

@@ -90,15 +90,15 @@ class Line(NamedTuple):
 
 
 class ResponseWriter:
-    """Makes openings, those of all connections. Owns the tables of known pairs; one for each thread."""
+    """Makes openings, those of all connections. Owns the tables of known pairs. Threads may share one: what it
+    remembers is put in its place in one step."""
 
-    __slots__ = ("_date", "_date_line", "_line", "_status")
+    __slots__ = ("_date", "_line", "_status")
 
     def __init__(self) -> None:
         self._line = LineTable().__getitem__
         self._status = StatusTable().__getitem__
-        self._date = b""
-        self._date_line = b""
+        self._date = (b"", b"")  # a date, and the line that says it
 
     def opening(
         self,
@@ -118,13 +118,14 @@ class ResponseWriter:
 
         Raises ApplicationError, naming the rule, if the status or a header cannot be sent.
         """
-        if date is not self._date:
-            self._date = date
-            self._date_line = b"Date: %b\r\n" % date
+        known, date_line = self._date
+        if date is not known:
+            date_line = b"Date: %b\r\n" % date
+            self._date = (date, date_line)
         declared = None
         try:
             code, line = self._status(status)
-            lines = [line, self._date_line, SERVER]
+            lines = [line, date_line, SERVER]
             for line, meaning, number in map(self._line, headers):
                 lines.append(line)
                 if meaning == _PLAIN:

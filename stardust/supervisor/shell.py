@@ -143,6 +143,8 @@ class Supervisor:
                 # The state first: what the act itself reveals, above all that it failed, comes after.
                 self._see(plan.Ordered(action))
                 self._act(action)
+            if self.exit is not None:
+                return self.now
         self._speak()
         return min(decided.wake_at, self._timers())
 
@@ -594,7 +596,8 @@ class Supervisor:
             )
         if state.serving:
             self.given.notifier.status(self._status_line())
-        self.judge_at = min(self.judge_at, self.now if self.children else math.inf)
+        if self.judge_at == math.inf and self.children:
+            self.judge_at = self.now
 
     def _status_line(self) -> str:
         return report.line(self.state, self._entries(), time.time() - self.now)

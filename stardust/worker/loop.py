@@ -126,10 +126,10 @@ class Loop:
         self.sending: Waiting[Connection] = Waiting("timeout", config.timeout)
         self.lingering: Waiting[Connection] = Waiting("linger", _LINGER)
         self.queues = (
-            (self.fresh, self._drop),
+            (self.fresh, self._late_idle),
             (self.reading_heads, self._late_request),
             (self.reading_bodies, self._late_request),
-            (self.parked, self._drop),
+            (self.parked, self._late_idle),
             (self.sending, self._late_reader),
             (self.lingering, self._drop),
         )
@@ -184,6 +184,7 @@ class Loop:
             wait = 0.0 if self.ready else self.wake_at - self.now
             events = poll(None if wait == _FOREVER else max(wait, 0.0), _MOST_EVENTS)
             self._tick()
+            looked = self.now  # what came later than this, nobody has seen yet: it is not late
             for descriptor, _ in events:
                 connection = connections.get(descriptor)
                 if connection is not None:
@@ -193,10 +194,11 @@ class Loop:
                         self._accept(descriptor)
                 elif descriptor in watched:
                     watched[descriptor]()
+            # Each one's next request, after everybody else had a turn.
             for _ in range(len(self.ready)):
-                self._continue(self.ready.popleft())
-            if self.now >= self.wake_at:
-                self._sweep()
+                self._advance(self.ready.popleft())
+            if looked >= self.wake_at:
+                self._sweep(looked)
             if self.access_log is not None:
                 self.access_log.file.flush()
 
@@ -210,16 +212,15 @@ class Loop:
         `final`: nobody follows, so connections that queue at listeners of our own would be lost when these
         close; they are served first. Connections that wait for a request keep `keepalive_timeout` to begin one.
         """
+        if not self.leaving:
+            self.leaving = True
+            self.leave_by = self.now + self.config.graceful_timeout
+            self._wake_by(self.leave_by)
+            self._stop_accepting()
+            for connection in list(self.fresh.members):
+                self._wait(connection, self.parked)
         if final:
             self._empty_queues()
-        if self.leaving:
-            return
-        self.leaving = True
-        self.leave_by = self.now + self.config.graceful_timeout
-        self._wake_by(self.leave_by)
-        self._stop_accepting()
-        for connection in list(self.fresh.members):
-            self._wait(connection, self.parked)
 
     def _tick(self) -> None:
         now = self.now = time.monotonic()
@@ -232,12 +233,12 @@ class Loop:
     def _drained(self) -> bool:
         return not self.connections or self.now >= self.leave_by
 
-    def _sweep(self) -> None:
-        """Act on every deadline that has passed, and find the next one."""
+    def _sweep(self, moment: float) -> None:
+        """Act on every deadline that has passed at `moment`, and find the next one."""
         for queue, act in self.queues:
-            for connection in queue.expired(self.now):
+            for connection in queue.expired(moment):
                 act(connection)
-        if self.now >= self.accept_again:
+        if moment >= self.accept_again:
             self._resume_accepting()
         earliest = min(queue.next() for queue, _ in self.queues)
         self.wake_at = min(earliest, self.accept_again, self.leave_by if self.leaving else _FOREVER)
@@ -292,9 +293,11 @@ class Loop:
         self._wake_by(self.accept_again)
 
     def _empty_queues(self) -> None:
+        """Take what queues at our own listeners now. Not more: under load, ever new ones come behind."""
         for descriptor, (door, _) in self.doors.items():
-            while door.own and self._accept(descriptor):
-                pass
+            for _ in range(self.config.backlog + 1 if door.own else 0):
+                if self.now >= self.leave_by or not self._accept(descriptor):
+                    break
 
     # --- what connections wait for -----------------------------------------------------------------------
 
@@ -330,7 +333,9 @@ class Loop:
     def _react(self, connection: Connection) -> None:
         stage = connection.stage
         if stage == READING:
-            self._receive(connection)
+            # In no queue: it is in `ready`. Reading on would let a client fill our memory with requests.
+            if connection.queue is not None:
+                self._receive(connection)
         elif stage == SENDING:
             self._send(connection)
         elif stage == LINGERING:
@@ -344,19 +349,23 @@ class Loop:
                 self._wait(connection, self.parked if self.leaving else self.fresh)
             return
         except OSError:
-            self._drop(connection)
-            return
+            data = b""
         if not data:
-            self._drop(connection)
+            self._end_of_input(connection)
         elif connection.body is not None:
             self._take_body(connection, data)
         elif connection.buffer:
-            connection.searched = len(connection.buffer)
             connection.buffer += data
             self._advance(connection)
         else:
             connection.buffer = data
             self._advance(connection)
+
+    def _end_of_input(self, connection: Connection) -> None:
+        if connection.head is not None:
+            self._lose(connection, GONE)  # in the middle of a body
+        else:
+            self._drop(connection)
 
     def _advance(self, connection: Connection) -> None:
         """Look for a complete head in what has come."""
@@ -367,6 +376,7 @@ class Loop:
             found = self.heads.read(buffer, connection.searched)
             if found is None:
                 connection.buffer = bytearray(buffer) if type(buffer) is bytes else buffer
+                connection.searched = len(buffer)
                 if connection.queue is not self.reading_heads:
                     self._wait(connection, self.reading_heads)
                 return
@@ -468,7 +478,7 @@ class Loop:
         while self.queued and self.pool.free:
             self._begin(*self.queued.popleft())
         self._publish()
-        if self.pool.free:
+        if self.pool.free and self.accept_again == _FOREVER:
             self._resume_accepting()
 
     def _publish(self) -> None:
@@ -527,15 +537,10 @@ class Loop:
                 self.ready.append(connection)
             else:
                 self._wait(connection, self.parked)
-        elif connection.buffer or connection.stage == LINGERING:
+        elif connection.buffer or connection.note:
             self._linger(connection)
         else:
             self._drop(connection)
-
-    def _continue(self, connection: Connection) -> None:
-        """Serve a request that came behind the one before (pipelining), after everybody else had a turn."""
-        if connection.stage == READING and connection.buffer and connection.number in self.connections:
-            self._advance(connection)
 
     # --- endings -----------------------------------------------------------------------------------------
 
@@ -547,7 +552,6 @@ class Loop:
         )
         connection.exchange = exchange
         exchange.respond(status)
-        connection.stage = LINGERING
         if exchange.note == GONE:
             self._lose(connection, note)
         elif connection.unsent:
@@ -555,6 +559,16 @@ class Loop:
             self._wait(connection, self.sending)
         else:
             self._completed(connection)
+
+    def _late_idle(self, connection: Connection) -> None:
+        """Nothing came in time. Or it did, and others are ahead of it: one poll reports so many at most."""
+        try:
+            if connection.socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
+                self._receive(connection)
+                return
+        except OSError:
+            pass
+        self._drop(connection)
 
     def _late_request(self, connection: Connection) -> None:
         queue = connection.queue

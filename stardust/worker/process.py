@@ -80,7 +80,7 @@ def run(heritage: Inheritance, number: int, slot_number: int, channel: Optional[
         replaceable=lambda: channel is None or scoreboard.replaceable,
         announce=lambda kind: channel is not None and channel.send(kind),
     )
-    _watch_termination(loop)
+    _watch_termination(loop, alone=channel is None)
     if channel is not None:
         orders = Orders(channel, loop, file)
         loop.watch(channel.fileno(), orders.take)
@@ -118,8 +118,8 @@ class Orders:
             self.file.reopened(message.descriptors[0])
 
 
-def _watch_termination(loop: Loop) -> None:
-    """SIGTERM: leave. The handler only wakes the loop, which does the rest."""
+def _watch_termination(loop: Loop, *, alone: bool) -> None:
+    """SIGTERM: leave, `alone` or to be followed. The handler only wakes the loop, which does the rest."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
@@ -128,6 +128,7 @@ def _watch_termination(loop: Loop) -> None:
 
     def react(keep: socket.socket = writer) -> None:
         if signal.SIGTERM in reader.recv(4096):
-            loop.leave(final=True)
+            loop.announce("leaving")
+            loop.leave(final=alone)
 
     loop.watch(reader.fileno(), react)

@@ -181,6 +181,7 @@ FOUR = ("A: 1", "B: 2", "C: 3")
         pytest.param(request(first="GET /" + "a" * 47 + " HTTP/1.1"), 414, id="L11-line-over-limit"),
         pytest.param(request(*FOUR), None, id="L11-count-at-limit"),
         pytest.param(request(*FOUR, "D: 4"), 431, id="L11-count-over-limit"),
+        pytest.param(request(*FOUR, first="GET / HTTP/1.2"), 505, id="L11-count-at-limit-is-no-reason"),
         pytest.param(request("A: " + "a" * 268), None, id="L11-size-at-limit"),
         pytest.param(request("A: " + "a" * 269), 431, id="L11-size-over-limit"),
         pytest.param(b"\r\n\r\n" + request("A: " + "a" * 268), None, id="L11-empty-lines-do-not-count"),

@@ -374,6 +374,11 @@ class Server:
         assert pid in self.processes()
         kill(pid)
 
+    def ended(self, pid: int) -> None:
+        """Waits until one process is gone."""
+        with held_pidfd(pid) as pidfd:
+            assert pidfd is None or select.select([pidfd], [], [], PATIENCE)[0], f"{pid} does not end"
+
     def zygotes(self) -> list[int]:
         """Children of the supervisor that are no workers."""
         return sorted(children(self.pid) & self.processes() - self.workers().keys())

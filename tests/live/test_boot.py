@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.apps.versions import BROKEN, install, waiting
-from tests.live.client import Connection, exchange, get, request
+from tests.live.client import MS, Connection, exchange, get, request
 from tests.live.harness import PROBE, Gate, Server
 
 
@@ -28,7 +28,7 @@ def test_ready_means_that_every_worker_has_loaded(
     tmp_path: Path, listener: socket.socket, gate: Gate
 ) -> None:
     """Without preload each worker loads for itself, here at a gate; two of three are not enough."""
-    app = tmp_path / "site.py"
+    app = tmp_path / "shop.py"
     install(app, waiting("one", gate.path))
     settings = "max-workers = 3\npreload = false\n"
     with Server(tmp_path, settings, app=app, sockets={"http": listener}) as server:
@@ -44,7 +44,7 @@ def test_ready_means_that_every_worker_has_loaded(
 
 
 def test_a_long_boot_asks_for_more_time(tmp_path: Path, listener: socket.socket, gate: Gate) -> None:
-    app = tmp_path / "site.py"
+    app = tmp_path / "shop.py"
     install(app, waiting("one", gate.path))
     with Server(tmp_path, "max-workers = 1\n", app=app, sockets={"http": listener}) as server:
         held = gate.arrival()
@@ -55,7 +55,7 @@ def test_a_long_boot_asks_for_more_time(tmp_path: Path, listener: socket.socket,
 
 def test_connections_wait_for_the_boot(tmp_path: Path, listener: socket.socket, gate: Gate) -> None:
     """What arrives before READY=1 waits in the queue of the socket; nothing is refused."""
-    app = tmp_path / "site.py"
+    app = tmp_path / "shop.py"
     install(app, waiting("one", gate.path))
     with (
         Server(tmp_path, "max-workers = 1\n", app=app, sockets={"http": listener}) as server,
@@ -74,7 +74,7 @@ def test_an_application_that_does_not_load(
 ) -> None:
     """Exit 3, STATUS= says why, nothing serves."""
     text, reason = BROKEN[name]
-    app = tmp_path / "site.py"
+    app = tmp_path / "shop.py"
     install(app, text)
     settings = f"max-workers = 2\npreload = {preload}\n"
     with Server(tmp_path, settings, app=app, sockets={"http": listener}, trouble=".") as server:
@@ -85,9 +85,9 @@ def test_an_application_that_does_not_load(
 
 
 def test_an_application_that_takes_too_long(tmp_path: Path, listener: socket.socket, gate: Gate) -> None:
-    app = tmp_path / "site.py"
+    app = tmp_path / "shop.py"
     install(app, waiting("one", gate.path))
-    settings = 'max-workers = 1\nboot-timeout = "200ms"\n'
+    settings = f"max-workers = 1\nboot-timeout = {2000 * MS}\n"
     with Server(tmp_path, settings, app=app, sockets={"http": listener}, trouble=".") as server:
         gate.arrival().lost()
         assert server.wait() == 3

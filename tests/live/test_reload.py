@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.apps.versions import BROKEN, install, serving, waiting
-from tests.live.client import Connection, get, request
+from tests.live.client import MS, Connection, get, request
 from tests.live.harness import Gate, Server, gated, outcome
 from tests.live.load import Load
 
@@ -20,7 +20,7 @@ SETTINGS = f"max-workers = {WORKERS}\nmax-reqs-per-child = 0\n"
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
-    path = tmp_path / "site.py"
+    path = tmp_path / "shop.py"
     install(path, serving("one"))
     return path
 
@@ -98,16 +98,20 @@ def test_reload_with_a_wrong_configuration(tmp_path: Path, listener: socket.sock
 
 
 def test_reload_changes_settings_and_listeners(tmp_path: Path, listener: socket.socket, app: Path) -> None:
-    """A listener that the new configuration names serves when the command returns; one it drops is gone."""
+    """A listener that the new configuration names serves when the command returns; one it drops goes."""
     first, second = str(tmp_path / "first.sock"), str(tmp_path / "second.sock")
     with Server(tmp_path, SETTINGS + f'[listen.side]\naddress = "{first}"\n', app=app) as server:
         server.ready()
         assert get(first).text == "one"
+        old = server.workers()
         server.configure(f'max-workers = 3\n[listen.side]\naddress = "{second}"\n')
         assert server.control("reload").code == 0
         assert get(second).text == "one"
+        for pid in old:
+            server.ended(pid)
         assert server.status()["total"] == 3
-        assert not Path(first).exists()
+        assert [each["address"] for each in server.status()["listeners"]] == [second]
+    assert not Path(first).exists()
 
 
 def test_hangup(tmp_path: Path, listener: socket.socket, app: Path) -> None:
@@ -177,7 +181,7 @@ def test_a_request_outlives_the_reload(
 def test_code_that_does_not_come_up_in_time(
     tmp_path: Path, listener: socket.socket, app: Path, gate: Gate
 ) -> None:
-    settings = SETTINGS + 'boot-timeout = "300ms"\n'
+    settings = SETTINGS + f"boot-timeout = {2000 * MS}\n"
     with Server(tmp_path, settings, app=app, sockets={"http": listener}, trouble=".") as server:
         server.ready()
         install(app, waiting("two", gate.path))

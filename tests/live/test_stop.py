@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from pathlib import Path
@@ -90,6 +91,20 @@ def test_the_fast_stop(
         assert server.wait() == 0
 
 
+def test_control_c(tmp_path: Path, listener: socket.socket, gate: Gate) -> None:
+    """A terminal sends INT to its whole foreground group: still only the supervisor decides."""
+    with Server(tmp_path, SETTINGS, sockets={"http": listener}) as server:
+        server.ready()
+        with Connection(server.address) as connection:
+            connection.send(request("GET", gated(gate.path)))
+            held = gate.arrival()
+            os.killpg(server.pid, signal.SIGINT)
+            server.expect("STOPPING", "1")
+            held.release()
+            assert connection.receive().text == "let go\n"
+        assert server.wait() == 0
+
+
 def test_the_command_waits(tmp_path: Path, listener: socket.socket) -> None:
     with Server(tmp_path, SETTINGS, sockets={"http": listener}) as server:
         server.ready()
@@ -100,7 +115,7 @@ def test_the_command_waits(tmp_path: Path, listener: socket.socket) -> None:
 
 
 def test_stop_while_the_application_loads(tmp_path: Path, listener: socket.socket, gate: Gate) -> None:
-    app = tmp_path / "site.py"
+    app = tmp_path / "shop.py"
     install(app, waiting("one", gate.path))
     with Server(tmp_path, SETTINGS, app=app, sockets={"http": listener}) as server:
         held = gate.arrival()
@@ -153,8 +168,25 @@ def test_inherited_sockets_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_idle_connections_end_in_order(tmp_path: Path, listener: socket.socket) -> None:
-    """A parked connection is closed between two requests, never reset."""
+    """A parked connection may begin one more request, whose response says that it is the last: no reset."""
     settings = SETTINGS + 'max-keepalive-reqs = 0\nkeepalive-timeout = "1h"\n'
+    with Server(tmp_path, settings, sockets={"http": listener}) as server:
+        server.ready()
+        with Connection(server.address) as connection:
+            connection.send(request("GET", "/"))
+            assert not connection.receive().closes
+            server.signal(signal.SIGTERM)
+            server.expect("STOPPING", "1")
+            last = False
+            while not last:  # the worker may hear of it a request later
+                connection.send(request("GET", "/"))
+                last = connection.receive().closes
+            connection.ended()
+        assert server.wait() == 0
+
+
+def test_idle_connections_do_not_hold_the_stop_up(tmp_path: Path, listener: socket.socket) -> None:
+    settings = SETTINGS + 'max-keepalive-reqs = 0\nkeepalive-timeout = "100ms"\n'
     with Server(tmp_path, settings, sockets={"http": listener}) as server:
         server.ready()
         with Connection(server.address) as connection:

@@ -1,0 +1,132 @@
+"""The benchmark: stardust and its peers side by side, on one core, under the same load from another core.
+
+    python bench/run.py [--rounds N] [--seconds N] [--only NAME,…] [--load NAME,…] [--record]
+
+Needs Linux, two cores, wrk, taskset, and bench/requirements.txt in this interpreter's environment: `make bench` sees
+to them. Prints a page of Markdown; --record also writes it into docs/benchmarks.md, and every single measurement
+into bench/results.json. Exit 1 if a measurement could not be made. docs/benchmarks.md explains the method.
+
+    servers.py, loads.py, load.lua    who and what, as data
+    measure.py                        one measurement
+    report.py                         medians, ratios, tables; pure
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import report
+from loads import LOADS, Load
+from measure import CLIENT_CORE, ENVIRONMENT, SERVER_CORE, WARM_UP, BenchError, Measurement, measure
+from servers import SERVERS, Server
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
+
+
+def main() -> int:
+    options = _options()
+    servers = [server for server in SERVERS if not options.only or server.name in options.only]
+    loads = [load for load in LOADS if not options.load or load.name in options.load]
+    facts = _facts(options.rounds, options.seconds)
+    versions = {server.name: _first_line(server.version) for server in servers}
+    try:
+        measurements = list(_rounds(servers, loads, options.rounds, options.seconds))
+    except BenchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    facts["other work on the server's core"] = _foreign(measurements)
+    page = report.page(measurements, facts, versions)
+    print(page)
+    if options.record:
+        _record(page, measurements, facts, versions)
+    return 0
+
+
+def _rounds(
+    servers: Sequence[Server], loads: Sequence[Load], rounds: int, seconds: int
+) -> Iterator[Measurement]:
+    """Within a load the servers take turns, so that a slow minute of the machine meets all of them; each
+    round another one begins."""
+    for number in range(rounds):
+        first = number % len(servers)
+        for load in loads:
+            for server in [*servers[first:], *servers[:first]]:
+                if load.name in server.loads:
+                    one = measure(server, load, seconds)
+                    cost = one.cpu * 1e6 / max(1, one.requests)
+                    print(
+                        f"round {number + 1} {load.name:12} {server.name:22} {cost:7.1f} µs/request "
+                        f"{one.requests / one.seconds:8,.0f}/s  foreign {one.foreign:.0%}",
+                        file=sys.stderr,
+                    )
+                    yield one
+
+
+def _facts(rounds: int, seconds: int) -> dict[str, str]:
+    """What a reader has to know about the run and the machine."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {
+        "date": f"{now:%Y-%m-%d %H:%M} UTC",
+        "machine": f"{_processor()}, {os.cpu_count()} cores, Linux {platform.release()}",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "client": f"{_first_line(('wrk', '--version')).partition(' Copyright')[0]} on core {CLIENT_CORE}, "
+        f"servers on core {SERVER_CORE}, loopback",
+        "rounds": f"{rounds} of {seconds} s each, after {WARM_UP} s of warm-up; medians",
+        "load average at the start": f"{os.getloadavg()[0]:.2f}",
+    }
+
+
+def _foreign(measurements: Sequence[Measurement]) -> str:
+    shares = sorted(one.foreign for one in measurements)
+    return f"{shares[len(shares) // 2]:.0%} of the time (median), {shares[-1]:.0%} (worst)"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.machine()
+
+
+def _first_line(command: Sequence[str]) -> str:
+    """What a version command says. wrk says it with exit code 1."""
+    run = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT, check=False
+    )
+    return run.stdout.partition("\n")[0]
+
+
+def _record(
+    page: str, measurements: Sequence[Measurement], facts: dict[str, str], versions: dict[str, str]
+) -> None:
+    results = {
+        "facts": facts,
+        "versions": versions,
+        "commands": {server.name: server.command for server in SERVERS if server.name in versions},
+        "measurements": [one._asdict() for one in measurements],
+    }
+    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    DOCUMENT.write_text(report.embedded(DOCUMENT.read_text(), page))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Stardust and its peers side by side.")
+    parser.add_argument("--rounds", type=_positive, default=3, help="times every server is measured (3)")
+    parser.add_argument("--seconds", type=_positive, default=4, help="length of a measurement (4)")
+    parser.add_argument(
+        "--only", type=_names(server.name for server in SERVERS), default=(), help="servers, by name"
+    )
+    parser.add_argument("--load", type=_names(load.name for load in LOADS), default=(), help="loads, by name")
+    parser.add_argument("--record", action="store_true", help=f"write {RESULTS.name} and {DOCUMENT.name}")
+    return parser.parse_args()
