@@ -1,4 +1,4 @@
-"""The application of the first loads: one status, two header fields, one short body. What is left is the server."""
+"""The application of the first loads: a status, two header fields, a short body. The rest is the server's."""
 
 from __future__ import annotations
 

@@ -51,8 +51,9 @@ class BenchError(Exception):
 class Measurement(NamedTuple):
     """What one server did under one load. `cpu` and `seconds` are seconds, `rss` and `pss` bytes at the end.
 
-    `rss` counts pages that processes of the tree share once for each of them, `pss` once. `failed` counts answers
-    of status 400 and above, timeouts, and connections that broke. `foreign` is a share of the time, 0 to 1.
+    `rss` counts pages that processes of the tree share once for each of them, `pss` once. `failed` counts
+    answers of status 400 and above, timeouts, and connections that broke. `foreign` is a share of the time,
+    0 to 1.
     """
 
     server: str
@@ -152,7 +153,16 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _wrk(load: Load, port: int, seconds: int) -> dict[str, float]:
     """Runs wrk; the object that `done` of load.lua prints."""
-    command = ["wrk", *load.wrk, "--duration", f"{seconds}s", "--timeout", "10s", "--script", str(HERE / "load.lua")]
+    command = [
+        "wrk",
+        *load.wrk,
+        "--duration",
+        f"{seconds}s",
+        "--timeout",
+        "10s",
+        "--script",
+        str(HERE / "load.lua"),
+    ]
     command += [f"http://127.0.0.1:{port}/", "--", load.shape]
     run = subprocess.run(_pinned(CLIENT_CORE, command), capture_output=True, text=True, check=False)
     for line in run.stdout.splitlines():
@@ -200,13 +210,18 @@ def _cpu(root: int) -> float:
 
 
 def _busy(core: int) -> float:
-    """Seconds the core has not been idle until now. proc(5), cpuN of /proc/stat: the 4th and 5th are idle time."""
+    """Seconds the core has not been idle until now.
+
+    proc(5), cpuN of /proc/stat: the 4th and 5th number are idle time; what follows the 8th is counted in others.
+    """
     for line in (PROC / "stat").read_text().splitlines():
         name, *fields = line.split()
         if name == f"cpu{core}":
             ticks = [int(field) for field in fields[:8]]
             return (sum(ticks) - ticks[3] - ticks[4]) * TICK
-    raise BenchError(f"/proc/stat knows no core {core}: the benchmark needs cores {SERVER_CORE} and {CLIENT_CORE}")
+    raise BenchError(
+        f"/proc/stat knows no core {core}: the benchmark needs cores {SERVER_CORE} and {CLIENT_CORE}"
+    )
 
 
 def _memory(root: int) -> tuple[int, int]:

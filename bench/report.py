@@ -29,9 +29,9 @@ class Bar(NamedTuple):
 
 
 BARS = (
-    Bar("keep-alive", "gunicorn gthread", 8),
-    Bar("connection", "gunicorn gthread", 8),
-    Bar("connection", "gunicorn sync", 8),
+    Bar("keep-alive", "gunicorn-gthread", 8),
+    Bar("connection", "gunicorn-gthread", 8),
+    Bar("connection", "gunicorn-sync", 8),
 )
 
 
@@ -97,8 +97,9 @@ def tables(rows: Rows) -> Iterator[str]:
 def _line(name: str, row: Row, reference: Row | None) -> str:
     ratio = f"{row.cpu_us / reference.cpu_us:.2f}" if reference else "–"
     return (
-        f"| {name} | {row.cpu_us:.1f} | {row.least_cpu_us:.1f}–{row.most_cpu_us:.1f} | {ratio} | {row.rate:,.0f} "
-        f"| {row.p50_ms:.2f} | {row.p99_ms:.2f} | {row.rss / MIB:.0f} | {row.pss / MIB:.0f} | {row.failed} |"
+        f"| {name} | {row.cpu_us:.1f} | {row.least_cpu_us:.1f}–{row.most_cpu_us:.1f} | {ratio} "
+        f"| {row.rate:,.0f} | {row.p50_ms:.2f} | {row.p99_ms:.2f} "
+        f"| {row.rss / MIB:.0f} | {row.pss / MIB:.0f} | {row.failed} |"
     )
 
 
@@ -126,7 +127,7 @@ def page(measurements: Sequence[Measurement], facts: Mapping[str, str], versions
 
 
 def embedded(document: str, report: str) -> str:
-    """The document with the report between its two marks. Raises ValueError if they are not there, in order."""
+    """The document with the report between its two marks. Raises ValueError if they are not there."""
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -2,9 +2,10 @@
 
     python bench/run.py [--rounds N] [--seconds N] [--only NAME,…] [--load NAME,…] [--record]
 
-Needs Linux, two cores, wrk, taskset, and bench/requirements.txt in this interpreter's environment: `make bench` sees
-to them. Prints a page of Markdown; --record also writes it into docs/benchmarks.md, and every single measurement
-into bench/results.json. Exit 1 if a measurement could not be made. docs/benchmarks.md explains the method.
+Needs Linux, two cores, wrk, taskset, and bench/requirements.txt in this interpreter's environment: `make bench`
+sees to them. Prints a page of Markdown; --record also writes it into docs/benchmarks.md, and every single
+measurement into bench/results.json. Exit 1 if a measurement could not be made. docs/benchmarks.md explains the
+method.
 
     servers.py, loads.py, load.lua    who and what, as data
     measure.py                        one measurement
@@ -20,7 +21,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import report
@@ -74,7 +75,7 @@ def _rounds(
 
 def _facts(rounds: int, seconds: int) -> dict[str, str]:
     """What a reader has to know about the run and the machine."""
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return {
         "date": f"{now:%Y-%m-%d %H:%M} UTC",
         "machine": f"{_processor()}, {os.cpu_count()} cores, Linux {platform.release()}",
@@ -130,3 +131,27 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--load", type=_names(load.name for load in LOADS), default=(), help="loads, by name")
     parser.add_argument("--record", action="store_true", help=f"write {RESULTS.name} and {DOCUMENT.name}")
     return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or text == "0":
+        raise argparse.ArgumentTypeError(f"{text}: must be a whole number of at least 1")
+    return int(text)
+
+
+def _names(known: Iterable[str]) -> Callable[[str], Sequence[str]]:
+    """A parser for a list of names, separated by commas, all of them known."""
+    allowed = list(known)
+
+    def parse(text: str) -> Sequence[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in allowed:
+                raise argparse.ArgumentTypeError(f"{name}: must be one of {', '.join(allowed)}")
+        return names
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,8 +1,8 @@
 """Who is measured: one row a server. Every one has one worker process and no access log.
 
-In `command`, {app} is the load's application, {port} a free port of 127.0.0.1, {scratch} an empty folder; it runs in
-this folder. Each peer has the settings its own documentation recommends for the load; `note` says so in the table.
-Changing a row means: all figures before it are of another server.
+In `command`, {app} is the load's application, {port} a free port of 127.0.0.1, {scratch} an empty folder; it
+runs in this folder. Each peer has the settings its own documentation recommends for the load; `note` says so in
+the table. Changing a row means: all figures before it are of another server.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ class Server(NamedTuple):
 
 def _stardust(name: str, note: str, loads: tuple[str, ...], *options: str) -> Server:
     common = ("stardust", "{app}", "--listen", "127.0.0.1:{port}", "--control-socket", "{scratch}/control")
-    return Server(
-        name, note, ("stardust", "--version"), (*common, "--max-workers", "1", *options), loads
-    )
+    return Server(name, note, ("stardust", "--version"), (*common, "--max-workers", "1", *options), loads)
 
 
 def _gunicorn(name: str, note: str, loads: tuple[str, ...], *options: str) -> Server:
@@ -42,21 +40,21 @@ SERVERS = (
         "--max-reqs-per-child=0",
     ),
     _stardust(
-        "stardust, defaults",
+        "stardust-defaults",
         "one request a connection, a fresh worker every 1000 requests: forks and exits are in the figure",
         ("connection",),
     ),
-    _gunicorn("gunicorn sync", "as `pip install gunicorn` gives it", ("connection",), "--http-parser=python"),
+    _gunicorn("gunicorn-sync", "as `pip install gunicorn` gives it", ("connection",), "--http-parser=python"),
     _gunicorn(
-        "gunicorn gthread",
+        "gunicorn-gthread",
         "as `pip install gunicorn` gives it",
         ("keep-alive", "connection"),
         "--worker-class=gthread",
         "--http-parser=python",
     ),
-    _gunicorn("gunicorn sync, h1c", "with its optional parser in C", ("connection",), "--http-parser=fast"),
+    _gunicorn("gunicorn-sync-h1c", "with its optional parser in C", ("connection",), "--http-parser=fast"),
     _gunicorn(
-        "gunicorn gthread, h1c",
+        "gunicorn-gthread-h1c",
         "with its optional parser in C",
         ("keep-alive", "connection"),
         "--worker-class=gthread",

@@ -149,18 +149,27 @@ def _become(config: Config) -> None:
 
 def _change_identity(config: Config) -> None:
     """Group before user: afterwards there is no right to change groups any more (setgid(2))."""
-    account = None
-    if config.user:
-        account = pwd.getpwuid(int(config.user)) if config.user.isdigit() else pwd.getpwnam(config.user)
-    gid = account.pw_gid if account is not None else os.getgid()
+    account = _account(config.user) if config.user else None
     if config.group:
         gid = int(config.group) if config.group.isdigit() else grp.getgrnam(config.group).gr_gid
+    else:
+        gid = account.pw_gid if account is not None else os.getgid()
     if account is not None:
         os.initgroups(account.pw_name, gid)
     os.setgid(gid)
     if account is not None:
         os.setuid(account.pw_uid)
         os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
+
+
+def _account(user: str) -> pwd.struct_passwd:
+    if not user.isdigit():
+        return pwd.getpwnam(user)
+    try:
+        return pwd.getpwuid(int(user))
+    except KeyError:
+        # A number that nobody has is a user all the same, without a name and a home (containers use that).
+        return pwd.struct_passwd((user, "x", int(user), int(user), "", "/", "/bin/sh"))
 
 
 def _warn_of_threads(log: Log) -> None:

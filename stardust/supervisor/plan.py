@@ -100,8 +100,10 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Vacancy:
-    """A place that must stay empty until `until`, because who held it died; `pause` is how long that is."""
+    """A place that must stay empty until `until`, because who of `generation` held it died; `pause` is how
+    long that is. New code does not pay for the deaths of old code."""
 
+    generation: int
     until: float
     pause: float
 
@@ -164,6 +166,7 @@ class Failed:
 @dataclass(frozen=True, slots=True)
 class ZygoteGone:
     generation: int
+    how: str = "its zygote died"
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,11 +384,15 @@ def preferred(state: State) -> Generation | None:
 
 
 def target(state: State) -> int:
-    """How many ready workers are wanted now; at least 1 unless stopping."""
+    """How many ready workers are wanted now; at least 1 unless stopping, and a slot is left to exchange them.
+
+    A generation that takes over brings its own number: READY=1 means that all of them have loaded.
+    """
     generation = preferred(state)
     if generation is None or state.stop is not Stop.NO:
         return 0
-    return max(1, generation.policy.workers + state.adjust)
+    adjust = 0 if state.serving and generation.number == state.coming else state.adjust
+    return min(max(1, generation.policy.workers + adjust), state.slots - 1)
 
 
 def members(state: State, generation: int, *phases: Phase) -> list[Worker]:
@@ -422,17 +429,20 @@ def _observed(state: State, event: Event, now: float) -> State:
         case Configured(number, policy):
             return _with_generation(state, number, policy=policy)
         case Loaded(number):
+            generation = state.generations.get(number)
+            if generation is None or generation.zygote is not Zygote.STARTING:
+                return state
             return _with_generation(state, number, zygote=Zygote.LOADED, since=now)
         case Failed(number, reason, detail, code):
             return _fail(state, number, reason, detail, code, now)
-        case ZygoteGone(number):
-            return _zygote_gone(state, number, now)
+        case ZygoteGone(number, how):
+            return _zygote_gone(state, number, how, now)
         case Ready(number):
             return _moved(state, number, (Phase.STARTING,), Phase.READY, now)
         case WorkerFailed(number, reason, detail):
             worker = state.workers.get(number)
-            generation = worker.generation if worker else 0
-            return _fail(state, generation, reason, detail, Exit.APPLICATION, now)
+            number = worker.generation if worker else 0
+            return _fail(state, number, reason, detail, Exit.APPLICATION, now)
         case Leaving(number):
             return _moved(state, number, (Phase.STARTING, Phase.READY), Phase.LEAVING, now)
         case Overdue(number, why):
@@ -468,7 +478,7 @@ def _ordered(state: State, action: Action, now: float) -> State:
         case GiveUp(number, reason):
             return _fail(state, number, reason, "", Exit.APPLICATION, now)
         case Fork(number, slot, generation):
-            due = next((v for v in state.vacancies if v.until <= now), None)
+            due = next((v for v in state.vacancies if v.generation == generation and v.until <= now), None)
             born = Worker(number, slot, generation, Phase.STARTING, now, due.pause if due else 0.0)
             return replace(
                 state,
@@ -545,7 +555,7 @@ def _fail(state: State, number: int, reason: str, detail: str, code: Exit, now: 
         return state
     outcome = Outcome(False, reason, detail, state.serving, now)
     if state.serving == 0:
-        return _stop_asked(replace(state, coming=0, last=outcome), Stop.FAST, code, now)
+        return _stop_asked(replace(state, last=outcome), Stop.FAST, code, now)
     pause = _longer(state.repair.pause if state.repair else 0.0, _respawn_pause(state))
     return replace(
         state,
@@ -555,19 +565,19 @@ def _fail(state: State, number: int, reason: str, detail: str, code: Exit, now: 
         verdict=outcome if state.asked else None,
         last=outcome,
         asked=False,
-        repair=Vacancy(now + pause, pause),
+        repair=Vacancy(state.serving, now + pause, pause),
     )
 
 
-def _zygote_gone(state: State, number: int, now: float) -> State:
+def _zygote_gone(state: State, number: int, how: str, now: float) -> State:
     generation = state.generations.get(number)
     if generation is None:
         return state
-    if number == state.serving and generation.zygote is not Zygote.CLOSING and state.repair is None:
+    if number == state.serving:
         pause = generation.policy.respawn_pause
-        state = replace(state, repair=Vacancy(now + pause, pause))
+        state = replace(state, repair=Vacancy(number, now + pause, pause))
     state = _with_generation(state, number, zygote=Zygote.LOST, since=now)
-    return _fail(state, number, "its zygote died", "", Exit.FAILURE, now)
+    return _fail(state, number, how, "", Exit.FAILURE, now)
 
 
 def _gone(state: State, number: int, how: str, now: float) -> State:
@@ -586,7 +596,7 @@ def _gone(state: State, number: int, how: str, now: float) -> State:
     pause = _respawn_pause(state)
     if lived <= 2 * max(worker.pause, pause):
         pause = _longer(worker.pause, pause)
-    return replace(state, vacancies=(*state.vacancies, Vacancy(now + pause, pause)))
+    return replace(state, vacancies=(*state.vacancies, Vacancy(worker.generation, now + pause, pause)))
 
 
 def _stop_asked(state: State, stop: Stop, code: Exit, now: float) -> State:
@@ -595,6 +605,7 @@ def _stop_asked(state: State, stop: Stop, code: Exit, now: float) -> State:
     outcome = Outcome(False, "the server is stopping", "", state.serving, now)
     return replace(
         state,
+        coming=0,
         stop=stop,
         exit_code=code,
         verdict=outcome if state.asked else state.verdict,
@@ -610,7 +621,7 @@ def _swept(state: State) -> State:
         number: generation
         for number, generation in state.generations.items()
         if members(state, number)
-        or generation.zygote not in (Zygote.LOST,)
+        or generation.zygote is not Zygote.LOST
         or (number == state.serving and state.stop is Stop.NO)
     }
     return (
@@ -666,7 +677,11 @@ def _drop(mapping: Mapping[int, V], key: int) -> Mapping[int, V]:
 
 
 def plan(state: State, now: float) -> Plan:
-    """What is to be done now, in order, and when to look again if nothing happens."""
+    """What is to be done now, in order, and when to look again if nothing happens.
+
+    Who is late comes first and alone: what else is to be done is decided when that is known to the state,
+    so no worker is in two minds.
+    """
     actions: list[Action] = []
     alarms: list[float] = []
     for step in (_deadlines, _stopping if state.stop is not Stop.NO else _running):
@@ -675,6 +690,8 @@ def plan(state: State, now: float) -> Plan:
                 alarms.append(item)
             else:
                 actions.append(item)
+        if actions:
+            break
     return Plan(tuple(actions), min(alarms, default=math.inf))
 
 
@@ -743,7 +760,8 @@ def _fill(state: State, now: float) -> Iterator[Action | float]:
         return
     ours = members(state, source.number, Phase.STARTING, Phase.READY)
     missing = target(state) - len(ours)
-    blocked = [vacancy.until for vacancy in state.vacancies if vacancy.until > now]
+    mine = [vacancy for vacancy in state.vacancies if vacancy.generation == source.number]
+    blocked = [vacancy.until for vacancy in mine if vacancy.until > now]
     room = missing - len(blocked)
     if missing > 0 and blocked:
         yield min(blocked)
@@ -755,8 +773,6 @@ def _fill(state: State, now: float) -> Iterator[Action | float]:
             yield state.last_fork + interval
             return
         room = 1
-        if missing > 1:
-            yield now + interval
     taken = {worker.slot for worker in state.workers.values()}
     free = (slot for slot in range(state.slots) if slot not in taken)
     for number, slot in zip(range(state.next_worker, state.next_worker + room), free, strict=False):
@@ -764,7 +780,10 @@ def _fill(state: State, now: float) -> Iterator[Action | float]:
 
 
 def _empty(state: State) -> Iterator[Action]:
-    """Retire workers of other generations for ready ones of the preferred; then what is over the target."""
+    """Retire workers of other generations for ready ones of the preferred; then what is over the target.
+
+    Those that are not ready yet go first: nobody would miss them.
+    """
     source = preferred(state)
     if source is None:
         return
@@ -778,11 +797,13 @@ def _empty(state: State) -> Iterator[Action]:
     others = [
         worker for worker in others if worker.phase is Phase.READY or worker.generation == state.serving
     ]
+    others.sort(key=lambda worker: worker.phase is Phase.READY)
     if ready:
         for worker in others[: max(0, len(ready) + len(others) - target(state))]:
             yield Retire(worker.number)
     if not others:
-        for worker in ours[target(state) :]:
+        starting = [worker for worker in ours if worker.phase is Phase.STARTING]
+        for worker in [*ready, *starting][target(state) :]:
             yield Retire(worker.number)
 
 

@@ -10,6 +10,8 @@ from stardust.scoreboard import BUSY, STATES, Entry
 from stardust.supervisor import plan
 from stardust.supervisor.plan import Outcome, Phase, State, Stop
 
+LONGEST_REQUEST = 120  # characters of a worker's request: the whole report must fit into a socket's buffer
+
 
 def phase(state: State) -> str:
     """What is under way: "booting", "running", "reloading", "stopping"."""
@@ -23,11 +25,13 @@ def phase(state: State) -> str:
 def line(state: State, entries: Mapping[int, Entry], wall: float) -> str:
     """For STATUS=: generation, workers, last reload. `wall` + monotonic seconds = seconds since the epoch."""
     ready, busy = _counts(state, entries)
-    parts = [f"Generation {state.serving or state.coming}", f"{ready}/{plan.target(state)} workers ready"]
-    parts.append(f"{busy} busy")
-    if phase(state) != "running":
-        parts.insert(0, phase(state).capitalize())
-    text = ", ".join(parts)
+    standing = phase(state)
+    if standing == "stopping":
+        text = f"Stopping, {len(state.workers)} workers left"
+    else:
+        number = state.serving or state.coming
+        text = f"Generation {number}, {ready}/{plan.target(state)} workers ready, {busy} busy"
+        text = text if standing == "running" else f"{standing.capitalize()}: {text}"
     return f"{text}; {_told(state.last, wall)}" if state.last else text
 
 
@@ -35,7 +39,8 @@ def _told(outcome: Outcome, wall: float) -> str:
     at = datetime.fromtimestamp(outcome.at + wall).strftime("%H:%M:%S")
     if outcome.ok:
         return f"last reload at {at}: generation {outcome.generation}"
-    return f"reload failed at {at}: {outcome.reason}"
+    what = "reload failed" if outcome.generation else "could not start"
+    return f"{what} at {at}: {outcome.reason}"
 
 
 def whole(
@@ -75,7 +80,7 @@ def _worker(state: State, number: int, entries: Mapping[int, Entry], now: float)
         "state": standing,
         "requests": entry.requests,
         "running": round(now - entry.since, 3) if entry.state == BUSY else None,
-        "request": entry.text.rpartition(" ")[0] if entry.state == BUSY else None,
+        "request": entry.text.rpartition(" ")[0][:LONGEST_REQUEST] if entry.state == BUSY else None,
         "age": round(now - worker.since, 3),
     }
 

@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from stardust import accesslog, listener, settings
 from stardust import config as configs
@@ -63,6 +63,11 @@ class Generation:
     log_descriptor: int | None = None
     log_file: LogFile | None = None
 
+    @property
+    def interpreter(self) -> str:
+        """The application's own, or the one that runs the server."""
+        return self.config.python or sys.executable
+
 
 @dataclass(slots=True)
 class Child:
@@ -91,7 +96,6 @@ class Surroundings:
     control: Control | None
     log: Log
     stamped: bool = True
-    interpreter: str = field(default=sys.executable)
 
 
 class Supervisor:
@@ -137,16 +141,13 @@ class Supervisor:
         """Plan and act until nothing is left to do; when to look again."""
         while True:
             decided = plan.plan(self.state, self.now)
-            if not decided.actions:
-                break
             for action in decided.actions:
                 # The state first: what the act itself reveals, above all that it failed, comes after.
                 self._see(plan.Ordered(action))
                 self._act(action)
-            if self.exit is not None:
-                return self.now
-        self._speak()
-        return min(decided.wake_at, self._timers())
+            self._speak()
+            if self.exit is not None or not decided.actions:
+                return min(decided.wake_at, self._timers())
 
     def _wait(self, wake_at: float) -> None:
         """The one blocking call."""
@@ -279,14 +280,12 @@ class Supervisor:
             generation.channel.close()
             generation.channel = None
         generation.pid = 0
-        if self.state.generations[number].zygote is not Zygote.CLOSING and number in (
-            self.state.serving,
-            self.state.coming,
-        ):
-            self.log.error(f"the zygote of generation {number} ended: {how}")
+        how = f"the zygote of generation {number} ({generation.interpreter}) ended: {how}"
+        if number == self.state.serving and self.state.generations[number].zygote is not Zygote.CLOSING:
+            self.log.error(how)
         for child in [child for child in self.children.values() if child.generation == number]:
             self._orphaned(child)
-        self._see(plan.ZygoteGone(number))
+        self._see(plan.ZygoteGone(number, how))
         self._forget_generations()
 
     def _orphaned(self, child: Child) -> None:
@@ -485,12 +484,12 @@ class Supervisor:
             self._see(plan.Configured(number, _policy(config)))
             self._open_access_log(generation)
             environ = configs.application_environment(config, self.given.environ)
-            generation.pid, channel = processes.start_zygote(config.python or sys.executable, environ)
+            generation.pid, channel = processes.start_zygote(generation.interpreter, environ)
         except StardustError as fault:
             self._see(plan.Failed(number, str(fault), "", Exit(fault.exit)))
             return
         except OSError as fault:
-            what = fault.filename or config.python
+            what = fault.filename or generation.interpreter
             self._see(plan.Failed(number, f"{what}: {fault.strerror}", "", Exit.FAILURE))
             return
         generation.channel = channel
@@ -584,8 +583,6 @@ class Supervisor:
             if state.serving:
                 text += f"; generation {state.serving} goes on"
             self.log.error(f"{text}\n{state.last.detail}")
-            if not state.serving:
-                self.given.notifier.error(0, state.last.reason)
         if state.serving != self.said_serving:
             self.said_serving = state.serving
             generation = self.generations[state.serving]
@@ -698,7 +695,7 @@ def first_message(
     stamped: bool,
     alone: bool,
 ) -> tuple[dict[str, object], list[int]]:
-    """The "generation" message of `zygote.py`, and its descriptors. `alone`: the zygote is to serve itself."""
+    """The "generation" message of `zygote.py`, and its descriptors. `alone`: the zygote serves by itself."""
     content = {
         "generation": number,
         "config": settings.dump(config),

@@ -74,10 +74,6 @@ class Notifier:
         """The decision to exit is irrevocable (from systemd 259 on the manager holds us to it)."""
         self._owe(b"STOPPING=1", status)
 
-    def error(self, number: int, status: str) -> None:
-        """The errno(3) and the reason of a failure that ends the process."""
-        self._owe(b"ERRNO=%d" % number, status)
-
     def status(self, text: str) -> None:
         """One line for `systemctl status`; line breaks become spaces, at most 1 KiB of UTF-8 is kept."""
         self._status_due = one_line(text)

@@ -130,7 +130,10 @@ class Connection:
 
     def reset_on_close(self) -> None:
         """Have the client see an error, where a plain end of file would look like the end of the response."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
+        except OSError:
+            pass  # the application has closed it: `stardust.socket` lets it
 
     def close(self) -> None:
         """Close the socket and drop all that is held for it."""
@@ -146,7 +149,16 @@ class Connection:
         try:
             outbox.push(data)
         except OSError as fault:
-            raise ClientGone(f"its response cannot be kept: {fault}") from None
+            raise self._given_up(f"its response cannot be kept: {fault}") from None
+
+    def _given_up(self, reason: str) -> ClientGone:
+        """What to raise. Later calls raise too, even if the application goes on: no response has a hole."""
+        self.reset_on_close()
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the client was faster
+        return ClientGone(reason)
 
     def _await_room(self, outbox: Outbox) -> None:
         if outbox.pending <= self.most_unsent:
@@ -155,5 +167,5 @@ class Connection:
         writable.register(self.socket, select.POLLOUT)
         while outbox.pending > self.most_unsent // 2:
             if not writable.poll(self.patience * 1000):
-                raise ClientGone(f"it read nothing for {self.patience:g} s")
+                raise self._given_up(f"it read nothing for {self.patience:g} s")
             self.flush()

@@ -182,7 +182,7 @@ class Loop:
         poll, connections, watched = self.epoll.poll, self.connections, self.watched
         while not (self.leaving and self._drained()):
             wait = 0.0 if self.ready else self.wake_at - self.now
-            events = poll(None if wait == _FOREVER else max(wait, 0.0), _MOST_EVENTS)
+            events = poll(-1 if wait == _FOREVER else max(wait, 0.0), _MOST_EVENTS)
             self._tick()
             looked = self.now  # what came later than this, nobody has seen yet: it is not late
             for descriptor, _ in events:
@@ -210,7 +210,8 @@ class Loop:
         """Take nothing new, finish what was begun, then let `run` return.
 
         `final`: nobody follows, so connections that queue at listeners of our own would be lost when these
-        close; they are served first. Connections that wait for a request keep `keepalive_timeout` to begin one.
+        close; they are served first. Connections that wait for a request keep `keepalive_timeout` to begin
+        one.
         """
         if not self.leaving:
             self.leaving = True
@@ -327,7 +328,10 @@ class Loop:
         self._unwatch_queue(connection)
         if connection.interest:
             # Explicitly: epoll forgets a descriptor by itself only when no forked child has a copy of it.
-            self.epoll.unregister(connection.number)
+            try:
+                self.epoll.unregister(connection.number)
+            except OSError:
+                pass  # the application has closed it: `stardust.socket` lets it
             connection.interest = 0
 
     def _react(self, connection: Connection) -> None:
@@ -578,10 +582,11 @@ class Loop:
         self._lose(connection, "timeout")
 
     def _lose(self, connection: Connection, note: str) -> None:
-        """The response cannot be delivered."""
+        """The response cannot be delivered, or not all of it: nobody shall take a part for the whole."""
         connection.note = note
         if self.access_log is not None:
             self._log_request(connection)
+        connection.reset_on_close()
         self._drop(connection)
 
     def _linger(self, connection: Connection) -> None:
@@ -644,7 +649,8 @@ class Task(NamedTuple):
 
 
 def _limit(most: int, least: int) -> int:
-    """How many requests a worker serves: `most`, or drawn evenly from `least` to `most`; `most` 0: no limit."""
+    """How many requests a worker serves: `most`, or drawn evenly from `least` to `most`. `most` 0: no
+    limit."""
     if not most:
         return sys.maxsize
     return random.randint(least, most) if least else most

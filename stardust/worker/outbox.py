@@ -1,9 +1,11 @@
 """What a connection still has to send: bytes in memory, then on disk, and ranges of files.
 
 A slow reader must not hold a worker. What its socket does not take at once waits here, up to `MEMORY`
-bytes in memory and the rest in one unlinked temporary file, and the worker's loop sends it as the client
-reads. Files that the application returned are sent from the page cache (sendfile(2)) through a duplicate
-of their descriptor, so that the application may close its own at once.
+bytes in memory and the rest in nameless temporary files, and the worker's loop sends it as the client
+reads. No temporary file grows far beyond `SEGMENT`, and each is gone as soon as it was sent: so the disk
+holds what is waiting, not all that ever waited. Files that the application returned are sent from the page
+cache (sendfile(2)) through a duplicate of their descriptor, so that the application may close its own at
+once.
 """
 
 from __future__ import annotations
@@ -12,48 +14,51 @@ import os
 import socket
 import tempfile
 from collections import deque
-from typing import BinaryIO, Optional, Union
+from typing import Optional, Union
 
 MEMORY = 1024 * 1024  # bytes kept in memory for one connection
+SEGMENT = 64 * 1024 * 1024  # bytes after which the next temporary file is begun
 _MOST_AT_ONCE = 1024 * 1024  # bytes for one sendfile(2): other connections have their turn between
 
 
 class FileRange:
-    """Bytes `offset` to `end` of an open file. `own`: the descriptor is closed when they are sent."""
+    """Bytes `offset` to `end` of an open file; the descriptor is closed when they are sent. `ours`: it is a
+    temporary file, and may be appended to."""
 
-    __slots__ = ("descriptor", "end", "offset", "own")
+    __slots__ = ("descriptor", "end", "offset", "ours")
 
-    def __init__(self, descriptor: int, offset: int, end: int, *, own: bool) -> None:
+    def __init__(self, descriptor: int, offset: int, end: int, *, ours: bool) -> None:
         self.descriptor = descriptor
         self.offset = offset
         self.end = end
-        self.own = own
+        self.ours = ours
 
 
 class Outbox:
     """First in, first out. `pending` is how many bytes are waiting."""
 
-    __slots__ = ("_in_memory", "_pieces", "_spool", "_spooled", "pending")
+    __slots__ = ("_in_memory", "_pieces", "pending")
 
     def __init__(self) -> None:
         self._pieces: deque[Union[memoryview, FileRange]] = deque()
         self._in_memory = 0
-        self._spool: Optional[BinaryIO] = None
-        self._spooled = 0  # where the spool's next byte goes
         self.pending = 0
 
     def push(self, data: bytes) -> None:
         """Queue `data`. Raises OSError when the temporary file cannot take it (disk full)."""
-        if self._in_memory + len(data) <= MEMORY:
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, FileRange) and last.ours:
+            self._push_to_disk(data, last)  # never back to memory: files stay few, whatever the pieces are
+        elif self._in_memory + len(data) > MEMORY:
+            self._push_to_disk(data, None)
+        else:
             self._pieces.append(memoryview(data))
             self._in_memory += len(data)
-        else:
-            self._push_to_disk(data)
         self.pending += len(data)
 
     def push_file(self, descriptor: int, offset: int, count: int) -> None:
         """Queue `count` bytes of a regular file from `offset` on. The caller may close its descriptor."""
-        self._pieces.append(FileRange(os.dup(descriptor), offset, offset + count, own=True))
+        self._pieces.append(FileRange(os.dup(descriptor), offset, offset + count, ours=False))
         self.pending += count
 
     def flush(self, sock: socket.SocketType) -> None:
@@ -70,35 +75,25 @@ class Outbox:
             if not done:
                 return
             self._pieces.popleft()
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
 
     def close(self) -> None:
         """Forget everything."""
         for piece in self._pieces:
-            if isinstance(piece, FileRange) and piece.own:
+            if isinstance(piece, FileRange):
                 os.close(piece.descriptor)
         self._pieces.clear()
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
         self.pending = self._in_memory = 0
 
-    def _push_to_disk(self, data: bytes) -> None:
-        if self._spool is None:
-            self._spool = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - lives as long as its bytes
-            self._spooled = 0
-        start, view = self._spooled, memoryview(data)
+    def _push_to_disk(self, data: bytes, segment: Optional[FileRange]) -> None:
+        if segment is None or segment.end >= SEGMENT:
+            with tempfile.TemporaryFile(buffering=0) as file:
+                segment = FileRange(os.dup(file.fileno()), 0, 0, ours=True)
+            self._pieces.append(segment)
+        view = memoryview(data)
         while view:
-            written = self._spool.write(view)
+            written = os.write(segment.descriptor, view)
             view = view[written:]
-            self._spooled += written
-        last = self._pieces[-1] if self._pieces else None
-        if isinstance(last, FileRange) and not last.own:
-            last.end = self._spooled
-        else:
-            self._pieces.append(FileRange(self._spool.fileno(), start, self._spooled, own=False))
+            segment.end += written
 
     def _send_bytes(self, sock: socket.SocketType, piece: memoryview) -> bool:
         sent = sock.send(piece, socket.MSG_DONTWAIT)
@@ -119,6 +114,5 @@ class Outbox:
         self.pending -= sent
         if piece.offset < piece.end:
             return False
-        if piece.own:
-            os.close(piece.descriptor)
+        os.close(piece.descriptor)
         return True

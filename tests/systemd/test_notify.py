@@ -69,7 +69,6 @@ def test_one_datagram_per_message(manager: Manager, notifier: Notifier) -> None:
     notifier.watchdog()
     notifier.reloading(123_456_789)
     notifier.ready()
-    notifier.error(2, "cannot import wsgi")
     notifier.stopping("draining")
     assert manager.messages() == [
         "EXTEND_TIMEOUT_USEC=15000000",
@@ -77,7 +76,6 @@ def test_one_datagram_per_message(manager: Manager, notifier: Notifier) -> None:
         "WATCHDOG=1",
         "RELOADING=1\nMONOTONIC_USEC=123456789",
         "READY=1",
-        "ERRNO=2\nSTATUS=cannot import wsgi",
         "STOPPING=1\nSTATUS=draining",
     ]
     assert not notifier.pending

@@ -1,0 +1,106 @@
+"""The shared page: what a worker writes, any other process reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from stardust.scoreboard import BUSY, EMPTY, IDLE, SLOTS, STARTING, STATES, Entry, Scoreboard
+
+
+@pytest.fixture
+def board() -> Iterator[Scoreboard]:
+    board = Scoreboard.create()
+    yield board
+    os.close(board.descriptor)
+
+
+NOBODY = Entry(0, 0, EMPTY, 0, 0, 0, 0.0, 0.0, 0.0, "")
+
+
+def test_a_life(board: Scoreboard) -> None:
+    assert board.read(3) == NOBODY
+    slot = board.slot(3)
+    slot.born(4711, 7, 10.0)
+    assert board.read(3) == NOBODY._replace(
+        pid=4711, generation=7, state=STARTING, since=10.0, heartbeat=10.0
+    )
+    slot.idle(0, 0, 11.0)
+    assert board.read(3)[2:9] == (IDLE, 0, 0, 0, 11.0, 0.0, 10.0)
+    slot.busy(1, 12.0, 42.0, "GET /a HTTP/1.1 127.0.0.1")
+    entry = board.read(3)
+    assert (entry.state, entry.running, entry.since, entry.deadline) == (BUSY, 1, 12.0, 42.0)
+    assert entry.text == "GET /a HTTP/1.1 127.0.0.1"
+    slot.idle(1, 5, 13.0)
+    entry = board.read(3)
+    assert (entry.state, entry.requests, entry.connections, entry.running) == (IDLE, 1, 5, 0)
+    assert (entry.since, entry.deadline) == (13.0, 0.0)
+    slot.beat(14.0)
+    assert board.read(3).heartbeat == 14.0
+    board.clear(3)
+    assert board.read(3) == NOBODY
+
+
+def test_slots_do_not_touch_each_other(board: Scoreboard) -> None:
+    for number in (0, 1, 2, SLOTS - 1):
+        board.slot(number).born(number + 1, 1, 1.0)
+        board.slot(number).busy(1, 1.0, 0.0, str(number) * 5000)
+    board.clear(1)
+    board.replaceable = True
+    assert board.read(1) == NOBODY
+    for number in (0, 2, SLOTS - 1):
+        assert board.read(number).pid == number + 1
+        assert set(board.read(number).text) == set(str(number))
+
+
+def test_there_is_no_slot_beyond_the_last(board: Scoreboard) -> None:
+    with pytest.raises((IndexError, TypeError, ValueError)):
+        board.slot(SLOTS).beat(1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("", ""),
+        ("x" * 5000, "x" * 888),
+        ("é" * 5000, "é" * 444),
+        ("x" + "é" * 5000, "x" + "é" * 443 + "\ufffd"),
+    ],
+    ids=["none", "too long", "too long, of two bytes each", "cut within a character"],
+)
+def test_the_text_is_cut_to_its_room(board: Scoreboard, text: str, shown: str) -> None:
+    board.slot(0).busy(1, 1.0, 0.0, text)
+    assert board.read(0).text == shown
+
+
+def test_text_that_is_no_unicode_stops_nobody(board: Scoreboard) -> None:
+    board.slot(0).busy(1, 1.0, 0.0, "GET /\udc80")
+    assert board.read(0).text == "GET /?"
+
+
+def test_another_process_sees_it(board: Scoreboard) -> None:
+    other = Scoreboard(os.dup(board.descriptor))
+    for value in (True, False, True):
+        board.replaceable = value
+        assert other.replaceable is value
+    other.slot(5).born(1, 2, 3.0)
+    assert board.read(5).generation == 2
+    os.close(other.descriptor)
+
+
+def test_garbage_reads_as_something(board: Scoreboard) -> None:
+    """A worker that overwrites its slot must not take the reader with it."""
+    board._slot_bytes(0)[:] = b"\xff" * 1024
+    entry = board.read(0)
+    assert entry.state == EMPTY
+    assert entry.text == ""
+
+
+def test_every_state_has_a_name() -> None:
+    assert [STATES[state] for state in (EMPTY, STARTING, IDLE, BUSY)] == ["empty", "starting", "idle", "busy"]
+
+
+def test_the_descriptor_is_closed_on_exec(board: Scoreboard) -> None:
+    assert not os.get_inheritable(board.descriptor)

@@ -1,0 +1,94 @@
+"""What zygote and worker ask of Linux. What concerns a whole process is asked of one of its own."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from stardust import system
+
+PATIENCE = 20.0  # s; far beyond what anything takes
+
+
+def in_a_process(code: str) -> str:
+    """What `code` prints, run by itself with `system` imported and a terminal's worth of standard input."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os, resource, sys\nfrom stardust import system\n{code}"],
+        input="typed\n",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+        cwd=os.path.dirname(os.path.dirname(system.__file__)),
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("stardust:w3", "stardust:w3"), ("a name that is too long", "a name that is "), ("ü", "?")],
+    ids=["a worker", "cut to 15 bytes", "not ASCII"],
+)
+def test_the_name_of_a_process(name: str, shown: str) -> None:
+    assert in_a_process(
+        f"system.name_process({name!r}); print(open('/proc/self/comm').read()[:-1] + '|')"
+    ) == (f"{shown}|")
+
+
+def test_a_name_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    system.name_process("x")
+
+
+def test_standard_input_ends_at_once() -> None:
+    assert in_a_process("system.point_stdin_at_nothing(); print([sys.stdin.read()])") == "['']"
+
+
+def test_descriptors_up_to_the_hard_limit() -> None:
+    code = """
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        system.raise_descriptor_limit()
+        system.raise_descriptor_limit()
+        print(resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))"""
+    assert in_a_process(code.replace("\n        ", "\n")) == "True"
+
+
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("thawed")
+def test_the_heap_is_frozen() -> None:
+    system.freeze_heap()
+    assert gc.get_freeze_count() > 0
+
+
+def test_a_heap_that_cannot_be_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyPy's."""
+    monkeypatch.delattr(gc, "freeze")
+    system.freeze_heap()
+
+
+def test_epollexclusive_is_the_kernels() -> None:
+    """include/uapi/linux/eventpoll.h. The kernel takes it for a listener, and only when registering."""
+    assert system.EPOLLEXCLUSIVE == select.EPOLLEXCLUSIVE == 1 << 28
+    with socket.create_server(("127.0.0.1", 0)) as listener, select.epoll() as epoll:
+        epoll.register(listener, select.EPOLLIN | system.EPOLLEXCLUSIVE)
+
+
+def test_the_signal_for_stacks_is_a_free_one() -> None:
+    assert signal.SIGRTMIN < system.STACKS_SIGNAL < signal.SIGRTMAX
