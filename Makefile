@@ -15,9 +15,10 @@ RUN_PACKAGES  = gcc libc6-dev libsystemd-dev pkg-config python3 python3-dev pyth
 # groff and man-db check the man pages.
 TEST_PACKAGES = groff-base man-db pypy3 systemd
 
-# The system's own Python if it is new enough, else any that is. Looked up when it is used, after apt-get.
-PYTHON = $(shell for python in /usr/bin/python3 python3.14 python3.13 python3.12 python3.11 python3; do \
-	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+# The system's own Python if it is new enough, else any that is. For the shell, not for make: which expands
+# the whole recipe first, before apt-get has installed one.
+find_python = for python in /usr/bin/python3 python3.14 python3.13 python3.12 python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done
 
 # $(call install,PACKAGES): those that are missing, with one apt-get; nothing at all if none is.
 define install
@@ -54,8 +55,9 @@ bench: .venv/test.stamp
 
 .venv/run.stamp: pyproject.toml
 	@$(call install,$(RUN_PACKAGES))
-	@test -n "$(PYTHON)" || { echo 'stardust needs Python 3.11 or newer' >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	@python=$$($(find_python)); \
+	test -n "$$python" || { echo 'stardust needs Python 3.11 or newer' >&2; exit 1; }; \
+	$$python -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable .
 	@touch $@
 

@@ -49,8 +49,9 @@ class BenchError(Exception):
 
 
 class Measurement(NamedTuple):
-    """What one server did under one load. `cpu` and `seconds` are seconds, `rss` and `pss` bytes at the end.
+    """What one server did under one load. Times are seconds where the name has no unit, `rss` and `pss` bytes.
 
+    `cpu` is user and system time, `system` the part of it in the kernel. Memory is that at the end:
     `rss` counts pages that processes of the tree share once for each of them, `pss` once. `failed` counts
     answers of status 400 and above, timeouts, and connections that broke. `foreign` is a share of the time,
     0 to 1.
@@ -62,6 +63,7 @@ class Measurement(NamedTuple):
     failed: int
     seconds: float
     cpu: float
+    system: float
     p50_ms: float
     p99_ms: float
     rss: int
@@ -69,21 +71,29 @@ class Measurement(NamedTuple):
     foreign: float
 
 
+class Cpu(NamedTuple):
+    """Seconds."""
+
+    user: float
+    system: float
+
+
 class _Process(NamedTuple):
-    """One line of /proc/PID/stat: the parent, and CPU seconds with those of children that were waited for."""
+    """One line of /proc/PID/stat: the parent, and CPU time with that of children that were waited for."""
 
     parent: int
-    cpu: float
+    cpu: Cpu
 
 
 def measure(server: Server, load: Load, seconds: int) -> Measurement:
     """Raises BenchError if the server does not start, or wrk does not run."""
     with _serving(server, load) as (root, port):
         _wrk(load, port, WARM_UP)
-        began, cpu, busy = time.monotonic(), _cpu(root), _busy(SERVER_CORE)
+        began, before, busy = time.monotonic(), _cpu(root), _busy(SERVER_CORE)
         result = _wrk(load, port, seconds)
-        elapsed, cpu, busy = time.monotonic() - began, _cpu(root) - cpu, _busy(SERVER_CORE) - busy
+        elapsed, after, busy = time.monotonic() - began, _cpu(root), _busy(SERVER_CORE) - busy
         rss, pss = _memory(root)
+    cpu = sum(after) - sum(before)
     return Measurement(
         server=server.name,
         load=load.name,
@@ -91,6 +101,7 @@ def measure(server: Server, load: Load, seconds: int) -> Measurement:
         failed=int(result["failed"]),
         seconds=result["seconds"],
         cpu=round(cpu, 3),
+        system=round(after.system - before.system, 3),
         p50_ms=result["p50_ms"],
         p99_ms=result["p99_ms"],
         rss=rss,
@@ -190,7 +201,9 @@ def _processes() -> dict[int, _Process]:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
                 # proc(5): the command's name, in parentheses, may hold anything, ")" too.
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                found[int(folder.name)] = _Process(int(fields[1]), sum(map(int, fields[11:15])) * TICK)
+                user, system, ended_user, ended_system = (int(field) * TICK for field in fields[11:15])
+                cpu = Cpu(user + ended_user, system + ended_system)
+                found[int(folder.name)] = _Process(int(fields[1]), cpu)
     return found
 
 
@@ -202,17 +215,18 @@ def _descendants(root: int) -> list[int]:
     return family[1:]
 
 
-def _cpu(root: int) -> float:
-    """Seconds of CPU time the tree below `root` has used until now, with its children that have ended."""
+def _cpu(root: int) -> Cpu:
+    """CPU time the tree below `root` has used until now, with its children that have ended."""
     family = [root, *_descendants(root)]
     processes = _processes()
-    return sum(processes[pid].cpu for pid in family if pid in processes)
+    used = [processes[pid].cpu for pid in family if pid in processes]
+    return Cpu(sum(cpu.user for cpu in used), sum(cpu.system for cpu in used))
 
 
 def _busy(core: int) -> float:
     """Seconds the core has not been idle until now.
 
-    proc(5), cpuN of /proc/stat: the 4th and 5th number are idle time; what follows the 8th is counted in others.
+    proc(5), cpuN of /proc/stat: the 4th and 5th number are idle time; those after the 8th are in others too.
     """
     for line in (PROC / "stat").read_text().splitlines():
         name, *fields = line.split()

@@ -39,6 +39,7 @@ class Row(NamedTuple):
     """One server under one load: medians over the rounds. Times in the named units, memory in bytes."""
 
     cpu_us: float
+    system_us: float
     least_cpu_us: float
     most_cpu_us: float
     rate: float
@@ -65,6 +66,7 @@ def _row(group: Sequence[Measurement]) -> Row:
     cpu = [one.cpu * 1e6 / max(1, one.requests) for one in group]
     return Row(
         cpu_us=median(cpu),
+        system_us=median(one.system * 1e6 / max(1, one.requests) for one in group),
         least_cpu_us=min(cpu),
         most_cpu_us=max(cpu),
         rate=median(one.requests / one.seconds for one in group),
@@ -84,10 +86,10 @@ def tables(rows: Rows) -> Iterator[str]:
             continue
         yield from (f"### {load.name}: {load.title}", "")
         yield (
-            "| server | CPU µs/request | least–most | × stardust | requests/s | p50 ms | p99 ms "
+            "| server | CPU µs/request | least–most | in the kernel | × stardust | requests/s | p50 ms | p99 ms "
             "| RSS MiB | PSS MiB | failed |"
         )
-        yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+        yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
         reference = rows.get((load.name, REFERENCE))
         for name in shown:
             yield _line(name, rows[load.name, name], reference)
@@ -97,7 +99,7 @@ def tables(rows: Rows) -> Iterator[str]:
 def _line(name: str, row: Row, reference: Row | None) -> str:
     ratio = f"{row.cpu_us / reference.cpu_us:.2f}" if reference else "–"
     return (
-        f"| {name} | {row.cpu_us:.1f} | {row.least_cpu_us:.1f}–{row.most_cpu_us:.1f} | {ratio} "
+        f"| {name} | {row.cpu_us:.1f} | {row.least_cpu_us:.1f}–{row.most_cpu_us:.1f} | {row.system_us:.1f} | {ratio} "
         f"| {row.rate:,.0f} | {row.p50_ms:.2f} | {row.p99_ms:.2f} "
         f"| {row.rss / MIB:.0f} | {row.pss / MIB:.0f} | {row.failed} |"
     )

@@ -2,10 +2,10 @@
 
     python bench/run.py [--rounds N] [--seconds N] [--only NAME,…] [--load NAME,…] [--record]
 
-Needs Linux, two cores, wrk, taskset, and bench/requirements.txt in this interpreter's environment: `make bench`
-sees to them. Prints a page of Markdown; --record also writes it into docs/benchmarks.md, and every single
-measurement into bench/results.json. Exit 1 if a measurement could not be made. docs/benchmarks.md explains the
-method.
+Needs Linux, two cores, wrk, taskset, and bench/requirements.txt in this interpreter's environment: `make
+bench` sees to them. Prints a page of Markdown; --record also writes it into docs/benchmarks.md, and every
+single measurement into bench/results.json. Exit 1 if a measurement could not be made. docs/benchmarks.md
+explains the method.
 
     servers.py, loads.py, load.lua    who and what, as data
     measure.py                        one measurement

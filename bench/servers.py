@@ -1,8 +1,8 @@
 """Who is measured: one row a server. Every one has one worker process and no access log.
 
 In `command`, {app} is the load's application, {port} a free port of 127.0.0.1, {scratch} an empty folder; it
-runs in this folder. Each peer has the settings its own documentation recommends for the load; `note` says so in
-the table. Changing a row means: all figures before it are of another server.
+runs in this folder. Each peer has the settings its own documentation recommends for the load; `note` says so
+in the table. Changing a row means: all figures before it are of another server.
 """
 
 from __future__ import annotations

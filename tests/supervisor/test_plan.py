@@ -752,7 +752,11 @@ class World:
                 self.demand(self.ready_owed == 1, "it says READY=1 without need")
                 self.ready_owed = 0
             case Conclude(outcome):
-                self.demand(self.reload_running or self.stopping, "a verdict that nobody waits for")
+                if not self.reload_running and not self.stopping:
+                    # Asked for and abandoned in the same moment: it never began.
+                    self.demand(self.reload_unanswered, "a verdict that nobody waits for")
+                    self.reloads_asked -= 1
+                    self.reload_unanswered = False
                 self.demand(self.ready_owed == 0 or self.stopping, "the verdict comes before READY=1")
                 self.reload_running = False
                 if outcome.ok and not self.stopping:

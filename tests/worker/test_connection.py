@@ -144,7 +144,13 @@ def test_the_next_request_finds_nothing_of_the_last(pair: Pair) -> None:
     connection.began, connection.note, connection.spool, connection.requests = 5.0, "note", Spool(), 1
     connection.spool.close()
     connection.next_request()
-    left: object = (connection.stage, connection.began, connection.searched, connection.note, connection.spool)
+    left: object = (
+        connection.stage,
+        connection.began,
+        connection.searched,
+        connection.note,
+        connection.spool,
+    )
     assert left == (READING, 0.0, 0, "", None)
     assert (connection.buffer, connection.requests) == (b"GET", 1)
 
