@@ -14,6 +14,7 @@ RUN_PACKAGES  = gcc libc6-dev libsystemd-dev pkg-config python3 python3-dev pyth
 # PyPy is the second interpreter of the tests; systemd brings systemd-analyze and systemd-socket-activate;
 # groff and man-db check the man pages.
 TEST_PACKAGES = groff-base man-db pypy3 systemd
+BENCH_PACKAGES = wrk
 
 # The system's own Python if it is new enough, else any that is. For the shell, not for make: which expands
 # the whole recipe first, before apt-get has installed one.
@@ -49,9 +50,8 @@ check: .venv/test.stamp
 live: .venv/test.stamp
 	.venv/bin/pytest -m live $(PYTEST)
 
-bench: .venv/test.stamp
-	.venv/bin/pip install --quiet gunicorn
-	.venv/bin/python bench/run.py
+bench: .venv/bench.stamp
+	.venv/bin/python bench/run.py --record
 
 .venv/run.stamp: pyproject.toml
 	@$(call install,$(RUN_PACKAGES))
@@ -64,6 +64,11 @@ bench: .venv/test.stamp
 .venv/test.stamp: .venv/run.stamp
 	@$(call install,$(TEST_PACKAGES))
 	.venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test]'
+	@touch $@
+
+.venv/bench.stamp: .venv/run.stamp bench/requirements.txt
+	@$(call install,$(BENCH_PACKAGES))
+	.venv/bin/pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
 	@touch $@
 
 clean:

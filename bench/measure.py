@@ -49,9 +49,9 @@ class BenchError(Exception):
 
 
 class Measurement(NamedTuple):
-    """What one server did under one load. Times are seconds where the name has no unit, `rss` and `pss` bytes.
+    """What one server did under one load. Times without a unit in the name are seconds, memory is bytes.
 
-    `cpu` is user and system time, `system` the part of it in the kernel. Memory is that at the end:
+    `cpu` is user and system time, `system` the part of it in the kernel. Memory is what is held at the end:
     `rss` counts pages that processes of the tree share once for each of them, `pss` once. `failed` counts
     answers of status 400 and above, timeouts, and connections that broke. `foreign` is a share of the time,
     0 to 1.

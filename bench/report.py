@@ -86,8 +86,8 @@ def tables(rows: Rows) -> Iterator[str]:
             continue
         yield from (f"### {load.name}: {load.title}", "")
         yield (
-            "| server | CPU µs/request | least–most | in the kernel | × stardust | requests/s | p50 ms | p99 ms "
-            "| RSS MiB | PSS MiB | failed |"
+            "| server | CPU µs/request | least–most | in the kernel | × stardust "
+            "| requests/s | p50 ms | p99 ms | RSS MiB | PSS MiB | failed |"
         )
         yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
         reference = rows.get((load.name, REFERENCE))
@@ -99,8 +99,8 @@ def tables(rows: Rows) -> Iterator[str]:
 def _line(name: str, row: Row, reference: Row | None) -> str:
     ratio = f"{row.cpu_us / reference.cpu_us:.2f}" if reference else "–"
     return (
-        f"| {name} | {row.cpu_us:.1f} | {row.least_cpu_us:.1f}–{row.most_cpu_us:.1f} | {row.system_us:.1f} | {ratio} "
-        f"| {row.rate:,.0f} | {row.p50_ms:.2f} | {row.p99_ms:.2f} "
+        f"| {name} | {row.cpu_us:.1f} | {row.least_cpu_us:.1f}–{row.most_cpu_us:.1f} "
+        f"| {row.system_us:.1f} | {ratio} | {row.rate:,.0f} | {row.p50_ms:.2f} | {row.p99_ms:.2f} "
         f"| {row.rss / MIB:.0f} | {row.pss / MIB:.0f} | {row.failed} |"
     )
 

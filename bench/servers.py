@@ -50,6 +50,7 @@ SERVERS = (
         "as `pip install gunicorn` gives it",
         ("keep-alive", "connection"),
         "--worker-class=gthread",
+        "--threads=4",
         "--http-parser=python",
     ),
     _gunicorn("gunicorn-sync-h1c", "with its optional parser in C", ("connection",), "--http-parser=fast"),
@@ -58,6 +59,7 @@ SERVERS = (
         "with its optional parser in C",
         ("keep-alive", "connection"),
         "--worker-class=gthread",
+        "--threads=4",
         "--http-parser=fast",
     ),
     Server(

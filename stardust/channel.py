@@ -14,6 +14,7 @@ What each carries stands where it is sent. Runs in the application's interpreter
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
@@ -47,7 +48,9 @@ class Channel:
     @classmethod
     def adopt(cls, descriptor: int, *, blocking: bool = False) -> Channel:
         """The channel whose end came as a descriptor: inherited, or with a message."""
-        return cls(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor), blocking=blocking)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor)
+        sock.set_inheritable(False)
+        return cls(sock, blocking=blocking)
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -68,11 +71,19 @@ class Channel:
         return True
 
     def receive(self) -> Optional[Message]:
-        """The next message, or None at the end of file. Raises BlockingIOError when there is none yet."""
+        """The next message, or None at the end of file. Raises BlockingIOError when there is none yet.
+
+        Its descriptors are closed on exec: what the application starts must not hold a listener or a channel.
+        """
         try:
             data, descriptors, _flags, _address = socket.recv_fds(self.socket, MOST_BYTES, MOST_DESCRIPTORS)
         except ConnectionResetError:
-            data = b""
+            # Said once: the other side has gone, and left unread what it was sent. Its own last words, or
+            # the end of file, come now.
+            return self.receive()
+        for descriptor in descriptors:
+            # Not by MSG_CMSG_CLOEXEC: CPython 3.11 drops the flags of recv_fds, and PyPy does not name it.
+            os.set_inheritable(descriptor, False)
         if not data:
             self.at_end = True
             return None

@@ -102,7 +102,7 @@ class ProtocolError(StardustError):
 
 
 class ApplicationError(StardustError):
-    """The application broke a rule of PEP 3333, or returned what HTTP cannot carry. The text names the rule."""
+    """The application broke a rule of PEP 3333, or returned what HTTP cannot carry; the text names it."""
 
 
 class ClientGone(StardustError):

@@ -206,13 +206,32 @@ class FieldTable(dict[str, tuple[str, str]]):
     """From field lines to (meta-variable, value). What is missing is validated and, if worth it, remembered.
 
     Bounded, and emptied when full: a client that sends ever new lines costs others a few misses, no more.
+
+    Some lines are new with every request (Cookie, Referer), but their names are not. A known name before a
+    value of printable ASCII leaves no rule to break, unless the name has a check of its own: a third of the
+    time that `field` takes.
     """
 
-    __slots__ = ()
+    __slots__ = ("_names",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: dict[str, str] = {}
 
     def __missing__(self, line: str) -> tuple[str, str]:
-        pair = field(line)
-        if len(line) <= KEPT_LINE_BYTES and pair[0] not in SECRETS:
+        name, _, value = line.partition(": ")
+        key = self._names.get(name)
+        if key is not None and value.isascii() and value.isprintable() and value == value.strip(" "):
+            pair = key, value
+        else:
+            pair = field(line)
+            key = pair[0]
+            # A colon in `name` means that the line's first one had no blank behind it.
+            if key and key not in CHECKS and len(name) < KEPT_LINE_BYTES and ":" not in name:
+                if len(self._names) >= KEPT_LINES:
+                    self._names.clear()
+                self._names[name] = key
+        if len(line) <= KEPT_LINE_BYTES and key not in SECRETS:
             if len(self) >= KEPT_LINES:
                 self.clear()
             self[line] = pair

@@ -272,6 +272,34 @@ def test_table_keeps_no_secrets_and_no_long_lines(line: str, kept: bool) -> None
     assert (line in table) is kept
 
 
+PARTS = st.sampled_from(
+    ["A", "Foo", "Host", "Cookie", "Proxy", "a_b", ":", ": ", " ", "\t", "x", "é", "\x7f", ""]
+)
+
+
+@given(st.lists(st.lists(PARTS, max_size=6).map("".join), max_size=12))
+def test_table_says_what_field_says(lines: list[str]) -> None:
+    """Whatever it has seen before: a name, a value, the same bytes cut at another colon."""
+    table = FieldTable()
+    for line in lines:
+        try:
+            expected: object = module.field(line)
+        except ProtocolError as refusal:
+            expected = str(refusal)
+        try:
+            found: object = table[line]
+        except ProtocolError as refusal:
+            found = str(refusal)
+        assert found == expected
+
+
+@pytest.mark.parametrize("first", ["Foo:bar: x", "Foo:bar"])
+def test_a_colon_without_a_blank_teaches_no_name(first: str) -> None:
+    table = FieldTable()
+    assert table[first] == module.field(first)
+    assert table["Foo:bar: y"] == ("HTTP_FOO", "bar: y")
+
+
 def test_table_is_bounded() -> None:
     table = FieldTable()
     for number in range(3 * module.KEPT_LINES):

@@ -639,7 +639,7 @@ class World:
                 self.demand(self.left is None, "it acts after it left")
                 self.state = plan.observe(self.state, Ordered(action), self.now)
                 self._act(action)
-            if self.left is not None:
+            if isinstance(decided.actions[-1], Leave):
                 return
         self.demand(False, "it never settles")
 

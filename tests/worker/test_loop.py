@@ -1,0 +1,1589 @@
+"""The worker's loop, whole: a real `Loop` on a thread, real sockets, a client that believes nothing.
+
+The loop's clock stands still until a test moves it (`Server.advance`), so time limits are tested to the
+moment and without waiting. Where the application must be somewhere, it stands at a `Gate`. Every wait has a
+deadline, PATIENCE. Most tests run twice: the application on the loop's own thread, and on threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import gzip
+import hashlib
+import io
+import json
+import os
+import random
+import socket
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any, NamedTuple, Self, TypeVar
+from unittest import mock
+
+import h11
+import pytest
+
+from stardust import accesslog
+from stardust.accesslog import Record
+from stardust.address import Address
+from stardust.log import Log
+from stardust.logfile import LogFile
+from stardust.scoreboard import BUSY, IDLE, Entry, Scoreboard
+from stardust.settings import Config
+from stardust.worker import outbox
+from stardust.worker.connection import Connection
+from stardust.worker.loop import AccessLog, Door, Loop, _limit
+
+PATIENCE = 20.0  # s; far beyond what anything takes
+EPOCH = 1_800_000_000.0  # where the clock on the wall stands when the other one says 0
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Callable[[bytes], object]]
+App = Callable[[Environ, StartResponse], Iterable[bytes]]
+Answered = TypeVar("Answered")
+
+PATTERN = bytes(range(251)) * 4178  # 1 MiB and a little; no two neighbouring pages are alike
+
+
+# --- the server --------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """The loop's time."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return EPOCH + self.now
+
+
+class Gate:
+    """Where the application waits until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self._arrived = threading.Semaphore(0)
+        self._open = threading.Event()
+
+    def wait(self) -> None:
+        self._arrived.release()
+        assert self._open.wait(PATIENCE), "the gate stayed closed"
+
+    def reached(self, count: int = 1) -> None:
+        for _ in range(count):
+            assert self._arrived.acquire(timeout=PATIENCE), "nobody is at the gate"
+
+    def open(self) -> None:
+        self._open.set()
+
+
+class Server:
+    """A loop at work. `records` are its access log, `announced` what it told the supervisor."""
+
+    def __init__(
+        self,
+        app: App,
+        config: Config,
+        doors: Sequence[Door] = (),
+        replaceable: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.clock = Clock()
+        self.records: list[Record] = []
+        self.announced: list[str] = []
+        self.board = Scoreboard.create()
+        self.doors = doors or (tcp_door(),)
+        self._patch = mock.patch("stardust.worker.loop.time", self.clock)
+        self._patch.start()
+        self._file = LogFile(os.memfd_create("log"), Log("worker", "critical"))
+        self.loop = Loop(
+            config,
+            app,
+            self.doors,
+            Log("worker 0", "critical"),
+            slot=self.board.slot(0),
+            access_log=AccessLog(self._file, self._recorded),
+            replaceable=replaceable,
+            announce=self.announced.append,
+        )
+        self._orders: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._bell, self._ringer = socket.socketpair()
+        self.loop.watch(self._bell.fileno(), self._obey)
+        self._over = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="loop")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, failure: object, *_: object) -> None:
+        loop = self.loop
+        if failure is None:
+            self.until(lambda loop: not loop.running)  # a client may have its response before the loop knows
+        self.order(self._abandon)
+        self.ended()
+        self._orders.put(None)
+        self._thread.join(PATIENCE)
+        for connection in loop.connections.values():
+            connection.close()
+        if loop.pool is not None:
+            os.close(loop.pool._reader)  # its threads, which wait for work, are daemons
+            os.close(loop.pool._writer)
+        loop.epoll.close()
+        for door in self.doors:
+            door.socket.close()
+        self._bell.close()
+        self._ringer.close()
+        self._file.close()
+        os.close(self.board.descriptor)
+        self._patch.stop()
+        if self._failure is not None:
+            raise self._failure
+
+    @property
+    def address(self) -> Any:
+        return self.doors[0].socket.getsockname()
+
+    @property
+    def entry(self) -> Entry:
+        return self.board.read(0)
+
+    def ask(self, question: Callable[[Loop], Answered]) -> Answered:
+        """What `question` answers on the loop's own thread, when it has done what it is doing."""
+        answer: SimpleQueue[Answered] = SimpleQueue()
+        self.order(lambda: answer.put(question(self.loop)))
+        return answer.get(timeout=PATIENCE)
+
+    def until(self, condition: Callable[[Loop], object]) -> None:
+        """Returns when `condition` holds."""
+        give_up = time.monotonic() + PATIENCE
+        while not self.ask(condition):
+            assert time.monotonic() < give_up, "it never came true"
+
+    def advance(self, seconds: float) -> None:
+        """Returns when the loop has done all that is due then."""
+        self.clock.now += seconds
+        self.ask(bool)
+        self.ask(bool)
+
+    def leave(self, *, final: bool = False) -> None:
+        self.ask(lambda loop: loop.leave(final=final))
+
+    def ended(self) -> None:
+        """Returns when the loop has."""
+        assert self._over.wait(PATIENCE), "the loop goes on"
+
+    def _run(self) -> None:
+        try:
+            self.loop.run()
+        except BaseException as failure:
+            self._failure = failure
+        self._over.set()
+        # Tests may go on asking. What was left unanswered comes first.
+        while order := self._orders.get():
+            order()
+
+    def order(self, order: Callable[[], object]) -> None:
+        self._orders.put(order)
+        self._ringer.send(b"\0")
+
+    def _obey(self) -> None:
+        self._bell.recv(1)
+        order = self._orders.get_nowait()
+        assert order is not None
+        order()
+
+    def _abandon(self) -> None:
+        self.loop.leaving, self.loop.leave_by = True, 0.0
+
+    def _recorded(self, record: Record) -> str:
+        self.records.append(record)
+        return "a line"
+
+
+def tcp_door(own: bool = True, sock: socket.socket | None = None) -> Door:
+    listener = sock or socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(200)
+    listener.setblocking(False)
+    return Door(listener, Address("tcp", "127.0.0.1", listener.getsockname()[1]), own)
+
+
+def unix_door(name: str) -> Door:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(name)
+    listener.listen(200)
+    listener.setblocking(False)
+    kind, path = ("abstract", name[1:]) if name.startswith("\0") else ("unix", name)
+    return Door(listener, Address(kind, path=path), own=True)
+
+
+# --- the client --------------------------------------------------------------------------------------------
+
+
+class Answer(NamedTuple):
+    """One response. `interim`: the 1xx responses before it, as (status, headers)."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    interim: list[tuple[int, dict[str, str]]]
+
+    @property
+    def closes(self) -> bool:
+        return self.headers.get("connection") == "close"
+
+
+class Client:
+    """One connection. `receive_buffer`: bytes the kernel keeps for a client that does not read."""
+
+    def __init__(self, address: Any, receive_buffer: int = 0) -> None:
+        self.socket = socket.socket(socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if isinstance(address, tuple):
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.connect(address)
+        self._rest = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def receive(self, method: str = "GET") -> Answer:
+        """The next response, read by h11, which raises RemoteProtocolError for all that is not as it must."""
+        parser = h11.Connection(h11.CLIENT)
+        parser.send(h11.Request(method=method, target="/", headers=[("Host", "test")]))
+        parser.send(h11.EndOfMessage())
+        if self._rest:
+            parser.receive_data(self._rest)
+        interim, final, body = [], None, bytearray()
+        while True:
+            event = parser.next_event()
+            if event is h11.NEED_DATA:
+                parser.receive_data(self.socket.recv(1 << 18))
+            elif isinstance(event, h11.InformationalResponse):
+                interim.append((event.status_code, _headers(event)))
+            elif isinstance(event, h11.Response):
+                final = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+            else:
+                assert isinstance(event, h11.EndOfMessage)
+                assert final is not None
+                self._rest = parser.trailing_data[0]
+                return Answer(final.status_code, _headers(final), bytes(body), interim)
+
+    def get(self, target: str = "/", *lines: str) -> Answer:
+        self.send(request("GET", target, *lines))
+        return self.receive()
+
+    def ended(self) -> None:
+        """The connection ends here, in order."""
+        assert self._rest + self.socket.recv(1 << 16) == b""
+
+    def reset(self) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+
+def _headers(event: h11.Response | h11.InformationalResponse) -> dict[str, str]:
+    pairs = [(name.decode(), value.decode()) for name, value in event.headers]
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+def request(method: str, target: str, *lines: str, body: bytes = b"") -> bytes:
+    head = [f"{method} {target} HTTP/1.1", "Host: test", *lines]
+    if body:
+        head.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+def chunked(*pieces: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in [*pieces, b""])
+
+
+# --- applications ------------------------------------------------------------------------------------------
+
+
+def echo(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Says what was asked for, and gives the body back."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    line = f"{environ['REQUEST_METHOD']} {environ['RAW_URI']}\n".encode()
+    return [line + environ["wsgi.input"].read()]
+
+
+def answering(body: Iterable[bytes], *headers: tuple[str, str]) -> App:
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", list(headers))
+        return body
+
+    return app
+
+
+def gated(gate: Gate, inner: App = echo) -> App:
+    """`inner`; but whoever asks for /wait waits at the gate first."""
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/wait":
+            gate.wait()
+        return inner(environ, start_response)
+
+    return app
+
+
+def with_large(inner: App = echo, size: int = 20) -> App:
+    """`inner`; but /large is answered with so many times PATTERN."""
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/large":
+            return answering([PATTERN * size])(environ, start_response)
+        return inner(environ, start_response)
+
+    return app
+
+
+INLINE = Config(max_keepalive_reqs=0, max_reqs_per_child=0)
+THREADS = replace(INLINE, threads=4)
+
+
+@pytest.fixture(params=[INLINE, THREADS], ids=["inline", "threads"])
+def kept(request: pytest.FixtureRequest) -> Config:
+    """Connections and workers go on for ever."""
+    config: Config = request.param
+    return config
+
+
+# --- requests ----------------------------------------------------------------------------------------------
+
+
+class TestRequests:
+    def test_a_plain_one(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            answer = client.get("/a?b")
+            assert (answer.status, answer.body) == (200, b"GET /a?b\n")
+            assert answer.headers["content-length"] == "9"
+            assert not answer.closes
+
+    @pytest.mark.parametrize("kind", ["path", "abstract"])
+    def test_over_a_unix_socket(self, kept: Config, kind: str, tmp_path: Path) -> None:
+        seen: list[Environ] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            seen.append(environ)
+            return echo(environ, start_response)
+
+        name = str(tmp_path / "socket") if kind == "path" else f"\0stardust-test-{os.getpid()}"
+        with Server(app, kept, [unix_door(name)]) as server, Client(server.address) as client:
+            assert client.get("/a").status == 200
+        assert (seen[0]["REMOTE_ADDR"], seen[0]["REMOTE_PORT"]) == ("", "")
+        assert (seen[0]["SERVER_NAME"], seen[0]["SERVER_PORT"]) == ("localhost", "80")
+
+    def test_several_doors(self, kept: Config, tmp_path: Path) -> None:
+        doors = [tcp_door(), unix_door(str(tmp_path / "socket")), tcp_door()]
+        with Server(echo, kept, doors):
+            for door in doors:
+                with Client(door.socket.getsockname()) as client:
+                    assert client.get("/a").body == b"GET /a\n"
+
+    @pytest.mark.parametrize(("most", "served"), [(1, 1), (3, 3), (0, 20)], ids=["one", "three", "no limit"])
+    def test_so_many_on_a_connection(self, kept: Config, most: int, served: int) -> None:
+        with (
+            Server(echo, replace(kept, max_keepalive_reqs=most)) as server,
+            Client(server.address) as client,
+        ):
+            for number in range(1, served + 1):
+                assert client.get(f"/{number}").closes is (number == most)
+            if most:
+                client.ended()
+
+    @pytest.mark.parametrize(
+        ("head", "connection"),
+        [
+            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close", "close"),
+            ("GET / HTTP/1.0", "close"),
+            ("GET / HTTP/1.0\r\nConnection: keep-alive", "keep-alive"),
+        ],
+        ids=["close", "1.0", "1.0 keep-alive"],
+    )
+    def test_as_the_client_wants_it(self, kept: Config, head: str, connection: str) -> None:
+        """RFC 9112 9.3."""
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(f"{head}\r\n\r\n".encode())
+            assert client.receive().headers["connection"] == connection
+            if connection == "close":
+                client.ended()
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000])
+    def test_in_any_segments(self, kept: Config, size: int) -> None:
+        stream = (
+            request("GET", "/1")
+            + request("POST", "/2", body=b"body")
+            + request("POST", "/3", "Transfer-Encoding: chunked")
+            + chunked(b"a chunk", b"and another")
+            + request("GET", "/4")
+        )
+        with Server(echo, kept) as server, Client(server.address) as client:
+            for start in range(0, len(stream), size):
+                client.send(stream[start : start + size])
+                server.ask(bool)
+            bodies = [client.receive().body for _ in range(4)]
+        assert bodies == [b"GET /1\n", b"POST /2\nbody", b"POST /3\na chunkand another", b"GET /4\n"]
+
+    def test_the_date_goes_with_the_time(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            first = client.get().headers["date"]
+            server.advance(0.999)
+            assert client.get().headers["date"] == first == "Fri, 15 Jan 2027 08:16:40 GMT"
+            server.advance(0.001)
+            assert client.get().headers["date"] == "Fri, 15 Jan 2027 08:16:41 GMT"
+
+    def test_a_connection_leaves_no_cycle(self, kept: Config) -> None:
+        """Else its buffers live until the collector comes by."""
+
+        def count() -> int:
+            return sum(type(each) is Connection for each in gc.get_objects())
+
+        gc.collect()
+        gc.disable()
+        try:
+            before = count()
+            with Server(echo, kept) as server:
+                for _ in range(3):
+                    with Client(server.address) as client:
+                        client.get("/", "Connection: close")
+                        client.ended()
+                server.ask(bool)
+                assert count() == before
+        finally:
+            gc.enable()
+
+
+class TestPipelining:
+    def test_a_thousand_in_one_go(self, kept: Config) -> None:
+        """Far more bytes than are read at once: heads are cut anywhere."""
+        stream = b"".join(request("GET", f"/{number}", f"X: {'x' * 200}") for number in range(1000))
+        with Server(echo, kept) as server, Client(server.address) as client:
+            sender = threading.Thread(target=client.send, args=[stream])
+            sender.start()
+            for number in range(1000):
+                assert client.receive().body == b"GET /%d\n" % number
+            sender.join(PATIENCE)
+
+    def test_others_have_their_turn(self) -> None:
+        """RFC 9112 9.3.2 lets a client send many; it does not let it come first with all of them."""
+        gate, order = Gate(), []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            order.append(environ["PATH_INFO"])
+            return gated(gate)(environ, start_response)
+
+        with Server(app, INLINE) as server, Client(server.address) as greedy, Client(server.address) as other:
+            other.get("/first")
+            greedy.send(request("GET", "/wait") + request("GET", "/greedy") * 100)
+            gate.reached()
+            other.send(request("GET", "/other"))
+            gate.open()
+            assert other.receive().body == b"GET /other\n"
+            for _ in range(101):
+                greedy.receive()
+        assert order.index("/other") <= 3
+
+    def test_reading_stops_while_requests_wait(self) -> None:
+        """Else a client could have its requests gathered in our memory without limit."""
+        held: list[int] = []
+        servers: list[Server] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            held.extend(len(each.buffer) for each in servers[0].loop.connections.values())
+            return echo(environ, start_response)
+
+        stream = request("GET", "/", f"X: {'x' * 2000}") * 1000
+        with Server(app, INLINE) as server, Client(server.address) as client:
+            servers.append(server)
+            sender = threading.Thread(target=client.send, args=[stream])
+            sender.start()
+            for _ in range(1000):
+                client.receive()
+            sender.join(PATIENCE)
+        assert max(held) < 2 * 65536
+
+    def test_behind_the_last_request_nothing_is_served(self, kept: Config) -> None:
+        """RFC 9112 9.6; and the response is not lost by a reset although bytes were left unread."""
+        with (
+            Server(echo, replace(kept, max_keepalive_reqs=2)) as server,
+            Client(server.address) as client,
+        ):
+            client.send(request("GET", "/a") * 5)
+            assert not client.receive().closes
+            assert client.receive().closes
+            client.ended()
+            server.ask(bool)
+            assert len(server.records) == 2
+
+
+class TestBodies:
+    @pytest.mark.parametrize(
+        ("size", "on_disk"),
+        [(10, False), (1 << 20, False), (5 << 19, True)],
+        ids=["small", "1 MiB", "2.5 MiB"],
+    )
+    @pytest.mark.parametrize("framing", ["length", "chunked"])
+    def test_they_arrive_whole(self, kept: Config, size: int, on_disk: bool, framing: str) -> None:
+        found: list[tuple[str, bool, str]] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            body = environ["wsgi.input"]
+            found.append(
+                (
+                    hashlib.sha256(body.read()).hexdigest(),
+                    not isinstance(body, io.BytesIO),
+                    environ["CONTENT_LENGTH"],
+                )
+            )
+            return answering([b"thanks"])(environ, start_response)
+
+        body = (PATTERN * 3)[:size]
+        with Server(app, kept) as server, Client(server.address) as client:
+            for _ in range(2):
+                if framing == "length":
+                    client.send(request("POST", "/", body=body))
+                else:
+                    client.send(
+                        request("POST", "/", "Transfer-Encoding: chunked") + chunked(body[:5], body[5:])
+                    )
+                assert client.receive().body == b"thanks"
+        assert found == [(hashlib.sha256(body).hexdigest(), on_disk, str(size))] * 2
+
+    def test_continue_is_said_when_it_is_waited_for(self, kept: Config) -> None:
+        """RFC 9110 10.1.1."""
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(request("POST", "/", "Expect: 100-continue", "Content-Length: 4"))
+            assert client.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.send(b"body")
+            assert client.receive().body == b"POST /\nbody"
+
+    def test_continue_is_not_said_when_the_body_has_come(self, kept: Config) -> None:
+        """RFC 9110 10.1.1: a server "MAY omit sending a 100 (Continue) response if it has already received
+        some or all of the content"."""
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(request("POST", "/", "Expect: 100-continue", body=b"body"))
+            assert client.receive().interim == []
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            request("POST", "/", "Content-Length: 1001"),
+            request("POST", "/", "Content-Length: 1001", "Expect: 100-continue"),
+            request("POST", "/", "Transfer-Encoding: chunked") + b"3e9\r\n",
+        ],
+        ids=["length", "expect", "chunked"],
+    )
+    def test_too_large(self, kept: Config, head: bytes) -> None:
+        with Server(echo, replace(kept, max_body=1000)) as server, Client(server.address) as client:
+            client.send(head)
+            answer = client.receive()
+            assert (answer.status, answer.closes, answer.interim) == (413, True, [])
+            client.ended()
+
+    @pytest.mark.parametrize("fails", ["write", "finish"])
+    def test_the_disk_is_full(self, kept: Config, fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        spool = SimpleNamespace(write=lambda data: None, finish=io.BytesIO, close=lambda: None)
+        setattr(spool, fails, full)
+        with Server(echo, kept) as server, Client(server.address) as client:
+            monkeypatch.setattr("stardust.worker.loop.Spool", lambda: spool)
+            client.send(request("POST", "/", body=b"body"))
+            answer = client.receive()
+            assert (answer.status, answer.closes) == (507, True)
+            client.ended()
+            monkeypatch.undo()
+            with Client(server.address) as next_client:
+                next_client.send(request("POST", "/", body=b"body"))
+                assert next_client.receive().status == 200
+
+
+# --- clients that leave ------------------------------------------------------------------------------------
+
+
+class TestClientsThatLeave:
+    @pytest.mark.parametrize("requests", [1, 3])
+    def test_half_close(self, kept: Config, requests: int) -> None:
+        """A client may say that it has nothing more to ask; it still gets its answers."""
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(request("GET", "/a") * requests)
+            client.socket.shutdown(socket.SHUT_WR)
+            for _ in range(requests):
+                assert client.receive().body == b"GET /a\n"
+            client.ended()
+
+    @pytest.mark.parametrize("how", ["end", "reset"])
+    @pytest.mark.parametrize(
+        ("stream", "logged"),
+        [
+            (b"", 0),
+            (b"GET / HT", 0),
+            (request("POST", "/", "Content-Length: 9") + b"bod", 1),
+            (request("POST", "/", "Transfer-Encoding: chunked") + b"5\r\nbod", 1),
+        ],
+        ids=["before the head", "in the head", "in the body", "in a chunk"],
+    )
+    def test_before_the_request_is_whole(self, kept: Config, how: str, stream: bytes, logged: int) -> None:
+        """RFC 9112 8: an incomplete request is none, and the application never hears of it."""
+        calls: list[Environ] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            calls.append(environ)
+            return echo(environ, start_response)
+
+        with Server(app, kept) as server, Client(server.address) as client:
+            client.send(stream)
+            server.until(lambda loop: loop.connections)
+            server.until(lambda loop: not stream or loop.reading_heads.members or loop.reading_bodies.members)
+            if how == "reset":
+                client.reset()
+            else:
+                client.socket.close()
+            server.until(lambda loop: not loop.connections)
+            assert calls == []
+            assert [(each.status, each.note) for each in server.records] == [(0, "client gone")] * logged
+
+    def test_reset_while_parked(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.get()
+            client.reset()
+            server.until(lambda loop: not loop.connections)
+
+    def test_reset_while_the_application_works(self, kept: Config) -> None:
+        gate = Gate()
+        with Server(gated(gate), kept) as server, Client(server.address) as client:
+            client.send(request("GET", "/wait"))
+            gate.reached()
+            client.reset()
+            gate.open()
+            server.until(lambda loop: not loop.connections)
+            assert [each.note for each in server.records] == ["client gone"]
+            with Client(server.address) as other:
+                assert other.get().status == 200
+
+    def test_reset_with_requests_waiting(self) -> None:
+        gate = Gate()
+        with Server(gated(gate), INLINE) as server, Client(server.address) as client:
+            client.send(request("GET", "/wait") + request("GET", "/next") * 3)
+            gate.reached()
+            client.reset()
+            gate.open()
+            server.until(lambda loop: not loop.connections and not loop.ready)
+
+    @pytest.mark.parametrize("how", ["end", "reset"])
+    def test_while_the_response_waits(self, kept: Config, how: str) -> None:
+        with Server(with_large(), kept) as server, Client(server.address, 4096) as client:
+            client.send(request("GET", "/large"))
+            server.until(lambda loop: loop.sending.members)
+            if how == "reset":
+                client.reset()
+            else:
+                client.socket.close()
+            server.until(lambda loop: not loop.connections)
+            assert [(each.status, each.note) for each in server.records] == [(200, "client gone")]
+
+    def test_an_application_that_closed_the_socket(self, kept: Config) -> None:
+        """As after an upgrade to a protocol of its own, spoken over `stardust.socket`."""
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            if environ["PATH_INFO"] == "/own":
+                environ["stardust.socket"].send(b"hello")
+                environ["stardust.socket"].close()
+            return echo(environ, start_response)
+
+        with Server(app, kept) as server, Client(server.address) as client:
+            client.get()
+            client.send(request("GET", "/own"))
+            assert client.socket.recv(100) == b"hello"
+            client.ended()
+            with Client(server.address) as other:
+                assert other.get().status == 200
+
+
+# --- time limits -------------------------------------------------------------------------------------------
+
+
+class TestTimeLimits:
+    def test_a_connection_without_a_byte(self, kept: Config) -> None:
+        """Nobody is told of a request that was never begun."""
+        with Server(echo, kept) as server, Client(server.address) as client:
+            server.until(lambda loop: loop.connections)
+            server.advance(29.9)
+            assert server.ask(lambda loop: len(loop.connections)) == 1
+            server.advance(0.1)
+            client.ended()
+            assert server.records == []
+
+    def test_a_head_that_never_ends(self, kept: Config) -> None:
+        """Bytes on the way do not extend it: the limit is for the whole head."""
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(b"GET / HTTP/1.1\r\n")
+            server.until(lambda loop: loop.reading_heads.members)
+            server.advance(20)
+            client.send(b"Host: test\r\n")
+            server.advance(9.9)
+            client.send(b"X: y\r\n")
+            server.advance(0.1)
+            answer = client.receive()
+            assert (answer.status, answer.closes) == (408, True)
+            client.ended()
+            assert [(each.status, each.note) for each in server.records] == [(408, "header-timeout")]
+
+    def test_a_body_that_stops(self, kept: Config) -> None:
+        """Each byte extends it."""
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(request("POST", "/", "Content-Length: 5"))
+            server.until(lambda loop: loop.reading_bodies.members)
+            for _ in range(3):
+                server.advance(299)
+                client.send(b"x")
+                server.until(lambda loop: loop.reading_bodies.next() == server.clock.now + 300)
+            server.advance(300)
+            answer = client.receive()
+            assert (answer.status, answer.closes) == (408, True)
+            client.ended()
+            assert [(each.status, each.note) for each in server.records] == [(408, "timeout")]
+
+    def test_a_connection_without_a_next_request(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.get()
+            server.advance(1.9)
+            client.get()
+            server.advance(1.9)
+            assert server.ask(lambda loop: len(loop.connections)) == 1
+            server.advance(0.1)
+            client.ended()
+            assert len(server.records) == 2
+
+    def test_the_head_of_a_next_request_has_its_own_time(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.get()
+            client.send(b"GET /slow HTTP/1.1\r\n")
+            server.until(lambda loop: loop.reading_heads.members)
+            server.advance(29)
+            client.send(b"Host: test\r\n\r\n")
+            assert client.receive().body == b"GET /slow\n"
+
+    @pytest.mark.parametrize(
+        ("begun", "wait"), [(b"", 10.0), (b"GET /b HTTP/1.1\r\n", 60.0)], ids=["parked", "in the head"]
+    )
+    def test_what_came_while_the_application_worked_is_not_late(self, begun: bytes, wait: float) -> None:
+        gate = Gate()
+        whole = request("GET", "/b")
+        with Server(gated(gate), INLINE) as server, Client(server.address) as a, Client(server.address) as b:
+            b.get()
+            b.send(begun)
+            server.until(lambda loop: not begun or loop.reading_heads.members)
+            a.send(request("GET", "/wait"))
+            gate.reached()
+            b.send(whole[len(begun) :])
+            server.clock.now += wait
+            gate.open()
+            assert b.receive().body == b"GET /b\n"
+
+    def test_what_came_is_not_late_behind_many_others(self) -> None:
+        """One poll reports so many events at most, and the application takes its time for each."""
+        gate = Gate()
+        servers: list[Server] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            if environ["PATH_INFO"] == "/slow":
+                servers[0].clock.now += 1.0
+            return gated(gate)(environ, start_response)
+
+        with Server(app, INLINE) as server, contextlib.ExitStack() as stack:
+            servers.append(server)
+            clients = [stack.enter_context(Client(server.address)) for _ in range(150)]
+            for client in clients:
+                client.get()
+            with Client(server.address) as first:
+                first.send(request("GET", "/wait"))
+                gate.reached()
+                for client in clients:
+                    client.send(request("GET", "/slow"))
+                gate.open()
+                for client in clients:
+                    assert client.receive().body == b"GET /slow\n"
+
+
+# --- slow readers ------------------------------------------------------------------------------------------
+
+
+class TestSlowReaders:
+    def test_the_worker_is_free_meanwhile(self, kept: Config) -> None:
+        with (
+            Server(with_large(), kept) as server,
+            Client(server.address, 4096) as slow,
+            Client(server.address) as other,
+        ):
+            slow.send(request("GET", "/large"))
+            server.until(lambda loop: loop.sending.members)
+            assert other.get("/a").body == b"GET /a\n"
+            assert slow.receive().body == PATTERN * 20
+            assert slow.get("/b").body == b"GET /b\n"
+
+    def test_memory_first_then_the_disk(self, kept: Config) -> None:
+        pieces = [PATTERN[:65536]] * 320
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            start_response("200 OK", [])
+            return iter(pieces)
+
+        with Server(app, kept) as server, Client(server.address, 4096) as slow:
+            slow.send(request("GET", "/"))
+            server.until(lambda loop: loop.sending.members)
+            (connection,) = server.ask(lambda loop: list(loop.sending.members))
+            assert connection.outbox is not None
+            assert connection.unsent > 10 * outbox.MEMORY
+            assert connection.outbox._in_memory <= outbox.MEMORY
+            assert slow.receive().body == b"".join(pieces)
+
+    def test_the_application_waits_at_the_limit(self, kept: Config) -> None:
+        unsent: list[int] = []
+        servers: list[Server] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            start_response("200 OK", [])
+            for _ in range(200):
+                unsent.extend(each.unsent for each in list(servers[0].loop.connections.values()))
+                yield PATTERN[:65536]
+
+        config = replace(kept, max_response_buffer=4 * 65536)
+        with Server(app, config) as server, Client(server.address, 4096) as slow:
+            servers.append(server)
+            slow.send(request("GET", "/"))
+            assert slow.receive().body == PATTERN[:65536] * 200
+        assert len(unsent) == 200
+        assert max(unsent) <= 4 * 65536
+
+    def test_the_application_does_not_wait_for_ever(self, kept: Config) -> None:
+        yielded: list[int] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            start_response("200 OK", [])
+            for number in range(1000):
+                yielded.append(number)
+                yield PATTERN[:65536]
+
+        config = replace(kept, max_response_buffer=65536, timeout=0.05)
+        with Server(app, config) as server, Client(server.address, 4096) as slow:
+            slow.send(request("GET", "/"))
+            server.until(lambda loop: server.records)
+            assert [each.note for each in server.records] == ["client gone"]
+            assert len(yielded) < 1000
+            with pytest.raises((h11.RemoteProtocolError, ConnectionResetError)):
+                slow.receive()
+
+    def test_who_reads_nothing_is_cut_off(self, kept: Config) -> None:
+        with Server(with_large(), kept) as server, Client(server.address, 4096) as slow:
+            slow.send(request("GET", "/large"))
+            server.until(lambda loop: loop.sending.members)
+            server.advance(300)
+            assert [(each.status, each.note) for each in server.records] == [(200, "timeout")]
+            with pytest.raises((h11.RemoteProtocolError, ConnectionResetError)):
+                slow.receive()
+
+    def test_no_part_is_taken_for_the_whole(self, kept: Config) -> None:
+        """A body that the end of the connection ends (HTTP/1.0) must not end so when it was cut."""
+        pieces = [PATTERN] * 20
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            start_response("200 OK", [])
+            return iter(pieces)
+
+        with Server(app, kept) as server, Client(server.address, 4096) as slow:
+            slow.send(b"GET / HTTP/1.0\r\n\r\n")
+            server.until(lambda loop: loop.sending.members)
+            server.advance(300)
+            with pytest.raises(ConnectionResetError):
+                slow.receive()
+
+    def test_who_reads_a_little_is_not(self, kept: Config) -> None:
+        with Server(with_large(), kept) as server, Client(server.address, 4096) as slow:
+            slow.send(request("GET", "/large"))
+            server.until(lambda loop: loop.sending.members)
+            (connection,) = server.ask(lambda loop: list(loop.sending.members))
+            for _ in range(3):
+                server.advance(299)
+                before = connection.unsent
+                while connection.unsent == before:
+                    slow._rest += slow.socket.recv(1 << 16)
+                server.ask(bool)
+            assert slow.receive().body == PATTERN * 20
+
+    def test_the_next_request_waits_for_the_response(self, kept: Config) -> None:
+        with Server(with_large(), kept) as server, Client(server.address, 4096) as slow:
+            slow.send(request("GET", "/large") + request("GET", "/next"))
+            server.until(lambda loop: loop.sending.members)
+            assert slow.receive().body == PATTERN * 20
+            assert slow.receive().body == b"GET /next\n"
+
+    def test_the_disk_is_full(self, kept: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+        with Server(with_large(), kept) as server, Client(server.address, 4096) as slow:
+            monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: io.FileIO("/dev/full", "wb"))
+            slow.send(request("GET", "/large"))
+            server.until(lambda loop: server.records)
+            assert [each.note for each in server.records] == ["client gone"]
+            with pytest.raises((h11.RemoteProtocolError, ConnectionResetError)):
+                slow.receive()
+
+
+# --- refused requests --------------------------------------------------------------------------------------
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("stream", "status"),
+        [
+            (b"nonsense\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\n\r\n", 400),
+            (b"GET / HTTP/2.0\r\n\r\n", 505),
+            (b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+            (b"GET /" + b"a" * 9000, 414),
+            (request("GET", "/", *["X: y"] * 101), 431),
+            (request("GET", "/", "Expect: the unexpected"), 417),
+            (request("POST", "/", "Transfer-Encoding: chunked") + b"no size\r\n", 400),
+        ],
+        ids=["nonsense", "no host", "2.0", "connect", "long", "many", "expect", "chunk"],
+    )
+    def test_the_client_reads_why(self, kept: Config, stream: bytes, status: int) -> None:
+        """RFC 9112 9.6: closing with unread bytes resets the connection, and what the client has not read
+        yet would be lost. So what it goes on sending is taken, for a while."""
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(stream)
+            server.until(lambda loop: loop.lingering.members)
+            client.send(PATTERN)
+            server.until(lambda loop: loop.lingering.members)
+            client.send(PATTERN)
+            answer = client.receive()
+            assert (answer.status, answer.closes) == (status, True)
+            client.ended()
+            client.socket.close()
+            server.until(lambda loop: not loop.connections)
+            assert [each.status for each in server.records] == [status]
+
+    def test_not_for_ever(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(b"nonsense\r\n\r\n")
+            assert client.receive().status == 400
+            server.until(lambda loop: loop.lingering.members)
+            server.advance(1.9)
+            client.send(b"still here")
+            server.ask(bool)
+            server.advance(0.1)
+            assert server.ask(lambda loop: len(loop.connections)) == 0
+
+    def test_behind_a_good_request(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(request("GET", "/good") + b"nonsense\r\n\r\n")
+            assert client.receive().body == b"GET /good\n"
+            assert client.receive().status == 400
+            client.ended()
+
+
+# --- what the application may do ---------------------------------------------------------------------------
+
+
+class TestApplications:
+    def test_it_fails_before_the_head(self, kept: Config) -> None:
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            if environ["PATH_INFO"] == "/bad":
+                raise RuntimeError("on purpose")
+            return echo(environ, start_response)
+
+        with Server(app, kept) as server, Client(server.address) as client:
+            assert client.get("/bad").status == 500
+            assert client.get("/good").status == 200
+            assert [each.note for each in server.records][:1] == ["application error"]
+
+    @pytest.mark.parametrize(
+        ("head", "headers", "error"),
+        [
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", [], (h11.RemoteProtocolError, ConnectionResetError)),
+            (b"GET / HTTP/1.0\r\n\r\n", [], (ConnectionResetError,)),
+            (
+                b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+                [("Content-Length", "9")],
+                (h11.RemoteProtocolError, ConnectionResetError),
+            ),
+        ],
+        ids=["chunked: no last chunk", "until close: reset", "length: too short"],
+    )
+    def test_it_fails_after_the_head(
+        self, kept: Config, head: bytes, headers: list[tuple[str, str]], error: tuple[type[Exception], ...]
+    ) -> None:
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            start_response("200 OK", headers)
+            yield b"part"
+            raise RuntimeError("on purpose")
+
+        with Server(app, kept) as server, Client(server.address) as client:
+            client.send(head)
+            with pytest.raises(error):
+                client.receive()
+            server.ask(bool)
+            assert [(each.status, each.sent, each.note) for each in server.records] == [
+                (200, 4, "application error")
+            ]
+
+    def test_it_gives_less_than_it_promised(self, kept: Config) -> None:
+        app = answering(iter([b"1234"]), ("Content-Length", "5"))
+        with Server(app, kept) as server, Client(server.address) as client:
+            client.send(request("GET", "/"))
+            with pytest.raises(h11.RemoteProtocolError):
+                client.receive()
+            server.ask(bool)
+            assert server.records[0].note == "body shorter than Content-Length"
+
+    def test_it_streams(self, kept: Config) -> None:
+        app = answering(str(number).encode() for number in range(100))
+        with Server(app, kept) as server, Client(server.address) as client:
+            answer = client.get()
+            assert answer.headers["transfer-encoding"] == "chunked"
+            assert answer.body == b"".join(b"%d" % number for number in range(100))
+
+    def test_every_part_leaves_at_once(self, kept: Config) -> None:
+        """PEP 3333: servers "must not delay the transmission of any block"."""
+        gate = Gate()
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            start_response("200 OK", [("Content-Length", "2")])
+            yield b"1"
+            gate.wait()
+            yield b"2"
+
+        with Server(app, kept) as server, Client(server.address) as client:
+            client.send(request("GET", "/"))
+            gate.reached()
+            received = b""
+            while not received.endswith(b"\r\n\r\n1"):
+                received += client.socket.recv(1000)
+            gate.open()
+            assert client.socket.recv(1000) == b"2"
+
+    @pytest.mark.parametrize("offset", [0, 1000])
+    def test_a_file(self, kept: Config, offset: int, tmp_path: Path) -> None:
+        """By sendfile(2), to a slow reader, from where the file stands; it is closed long before the end."""
+        path = tmp_path / "file"
+        path.write_bytes(PATTERN * 5)
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            start_response("200 OK", [])
+            file = path.open("rb")
+            file.seek(offset)
+            result: Iterable[bytes] = environ["wsgi.file_wrapper"](file)
+            return result
+
+        with Server(app, kept) as server, Client(server.address, 4096) as client:
+            client.send(request("GET", "/"))
+            server.until(lambda loop: loop.sending.members)
+            path.unlink()
+            answer = client.receive()
+            assert answer.headers["content-length"] == str(len(PATTERN) * 5 - offset)
+            assert answer.body == (PATTERN * 5)[offset:]
+
+    def test_a_file_that_is_none_on_disk(self, kept: Config, tmp_path: Path) -> None:
+        with gzip.open(tmp_path / "file.gz", "wb") as compressed:
+            compressed.write(PATTERN)
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            start_response("200 OK", [])
+            result: Iterable[bytes] = environ["wsgi.file_wrapper"](gzip.GzipFile(tmp_path / "file.gz"))
+            return result
+
+        with Server(app, kept) as server, Client(server.address) as client:
+            assert client.get().body == PATTERN
+
+    def test_early_hints(self, kept: Config) -> None:
+        """RFC 8297."""
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload")])
+            environ["stardust.informational"]("102 Processing", [])
+            return echo(environ, start_response)
+
+        with Server(app, kept) as server, Client(server.address) as client:
+            answer = client.get()
+            assert answer.interim == [(103, {"link": "</style.css>; rel=preload"}), (102, {})]
+            assert answer.status == 200
+
+    def test_harakiri(self, kept: Config) -> None:
+        """The worker leaves after this response, and says so."""
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            assert environ["stardust.harakiri"] is True
+            environ["stardust.harakiri.commit"] = environ["PATH_INFO"] == "/commit"
+            return echo(environ, start_response)
+
+        with Server(app, kept) as server, Client(server.address) as client:
+            client.get("/stay")
+            assert server.announced == []
+            assert client.get("/commit").status == 200
+            server.advance(2)
+            server.ended()
+            assert server.announced == ["leaving"]
+
+
+# --- leaving -----------------------------------------------------------------------------------------------
+
+
+class TestLeaving:
+    def test_after_so_many_requests(self, kept: Config) -> None:
+        with (
+            Server(echo, replace(kept, max_reqs_per_child=3)) as server,
+            Client(server.address) as client,
+            Client(server.address) as late,
+        ):
+            assert not client.get("/1").closes
+            assert not client.get("/2").closes
+            assert server.announced == []
+            assert client.get("/3").closes
+            client.ended()
+            # Connected before, without a request: its own is served yet.
+            assert late.get("/4").closes
+            late.ended()
+            server.ended()
+            assert server.announced == ["leaving"]
+
+    def test_new_connections_are_left_to_others(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.get()
+            server.leave()
+            with Client(server.address) as new:
+                new.send(request("GET", "/new"))
+                assert client.get().closes
+                server.ended()
+            assert server.loop.requests == 2
+
+    def test_not_while_nobody_could_follow(self, kept: Config) -> None:
+        follows: list[bool] = []
+        with (
+            Server(echo, replace(kept, max_reqs_per_child=2), replaceable=lambda: bool(follows)) as server,
+            Client(server.address) as client,
+        ):
+            for _ in range(5):
+                assert not client.get().closes
+            follows.append(True)
+            assert client.get().closes
+            server.ended()
+            assert server.announced == ["leaving"]
+
+    def test_each_worker_draws_its_limit(self) -> None:
+        """Evenly, both ends included."""
+        random.seed(1)
+        drawn = [_limit(10, 5) for _ in range(600)]
+        assert set(drawn) == {5, 6, 7, 8, 9, 10}
+        assert min(drawn.count(value) for value in range(5, 11)) > 60
+        assert _limit(10, 0) == 10
+        assert _limit(0, 0) == _limit(0, 5) > 10**9
+
+    def test_what_was_begun_is_finished(self, kept: Config) -> None:
+        with (
+            Server(with_large(), kept) as server,
+            Client(server.address, 4096) as slow,
+            Client(server.address) as head,
+            Client(server.address) as fresh,
+            Client(server.address) as parked,
+        ):
+            parked.get()
+            slow.send(request("GET", "/large"))
+            head.send(b"GET /head HTTP/1.1\r\nHo")
+            server.until(lambda loop: loop.sending.members and loop.reading_heads.members)
+            server.until(lambda loop: len(loop.connections) == 4)
+            server.leave()
+            server.advance(1.9)
+            head.send(b"st: test\r\n\r\n")
+            for client in (head, fresh, parked):
+                if client is not head:
+                    client.send(request("GET", "/a"))
+                assert client.receive().closes
+                client.ended()
+            assert slow.receive().body == PATTERN * 20
+            server.advance(2)
+            slow.ended()
+            server.ended()
+
+    def test_who_begins_nothing_is_not_waited_for(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as fresh, Client(server.address) as parked:
+            parked.get()
+            server.until(lambda loop: len(loop.connections) == 2)
+            server.leave()
+            server.advance(2)
+            fresh.ended()
+            parked.ended()
+            server.ended()
+
+    def test_nobody_is_waited_for_beyond_the_limit(self, kept: Config) -> None:
+        with Server(with_large(), kept) as server, Client(server.address, 4096) as slow:
+            slow.send(request("GET", "/large"))
+            server.until(lambda loop: loop.sending.members)
+            server.leave()
+            server.advance(29.9)
+            assert not server._over.is_set()
+            server.advance(0.1)
+            server.ended()
+
+    @pytest.mark.parametrize("own", [True, False], ids=["our own listener", "systemd's"])
+    def test_for_good(self, kept: Config, own: bool) -> None:
+        """Who queues at a listener that closes would be reset; at one that stays, the next process comes."""
+        gate = Gate()
+        with (
+            Server(gated(gate), replace(kept, threads=1), [tcp_door(own)]) as server,
+            Client(server.address) as busy,
+            contextlib.ExitStack() as stack,
+        ):
+            busy.get()
+            server.ask(lambda loop: loop._stop_accepting())  # else it might see them before it leaves
+            busy.send(request("GET", "/wait", "Connection: close"))
+            gate.reached()
+            queued = [stack.enter_context(Client(server.address)) for _ in range(10)]
+            for client in queued[1:]:
+                client.send(request("GET", "/queued"))
+            server.order(lambda: server.loop.leave(final=True))
+            gate.open()
+            busy.receive()
+            if own:
+                for client in queued[1:]:
+                    assert client.receive().closes
+                    client.ended()
+                assert queued[0].get("/queued-too").closes
+            server.ended()
+            assert server.loop.requests == (12 if own else 2)
+
+    def test_for_good_under_load(self) -> None:
+        """Each connection that is served brings the next: the queue never becomes empty."""
+        clients: list[Client] = []
+        servers: list[Server] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            if len(clients) < 200:
+                clients.append(Client(servers[0].address))
+                clients[-1].send(request("GET", "/"))
+            return echo(environ, start_response)
+
+        with Server(app, replace(INLINE, backlog=10)) as server:
+            servers.append(server)
+            server.ask(lambda loop: loop._stop_accepting())
+            with Client(server.address) as first:
+                first.send(request("GET", "/"))
+                server.leave(final=True)
+                server.ended()
+                assert first.receive().closes
+            assert server.loop.requests == 11
+            for client in clients:
+                client.socket.close()
+
+    def test_twice_is_once(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.get()
+            server.leave()
+            server.leave()
+            server.leave(final=True)
+            assert client.get().closes
+            server.ended()
+
+    def test_at_once_when_nothing_is_held(self, kept: Config) -> None:
+        with Server(echo, kept) as server:
+            server.leave(final=True)
+            server.ended()
+
+
+# --- application threads -----------------------------------------------------------------------------------
+
+
+class TestThreads:
+    def test_as_many_at_once_as_there_are_threads(self) -> None:
+        together = threading.Barrier(4)
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            together.wait(PATIENCE)
+            return echo(environ, start_response)
+
+        with Server(app, THREADS) as server, contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Client(server.address)) for _ in range(4)]
+            for client in clients:
+                client.send(request("GET", "/a"))
+            assert [client.receive().status for client in clients] == [200] * 4
+
+    def test_the_fifth_waits_and_new_connections_are_left_to_others(self) -> None:
+        gate = Gate()
+        with Server(gated(gate), THREADS) as server, contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Client(server.address)) for _ in range(5)]
+            for client in clients:
+                client.get()
+            for client in clients:
+                client.send(request("GET", "/wait"))
+            gate.reached(4)
+            server.until(lambda loop: loop.queued)
+            new = stack.enter_context(Client(server.address))
+            new.send(request("GET", "/new"))
+            server.ask(bool)
+            assert server.ask(lambda loop: (loop.accepting, len(loop.connections))) == (False, 5)
+            gate.open()
+            assert [client.receive().body for client in clients] == [b"GET /wait\n"] * 5
+            assert new.receive().body == b"GET /new\n"
+            server.until(lambda loop: loop.accepting)
+
+    def test_responses_are_not_mixed(self) -> None:
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            token = environ["wsgi.input"].read()
+            start_response("200 OK", [("X-Token", token.decode())])
+            for _ in range(5):
+                yield token
+
+        with Server(app, THREADS) as server:
+            faults: list[str] = []
+
+            def ask(name: int) -> None:
+                with Client(server.address) as client:
+                    for number in range(40):
+                        token = b"%d-%d;" % (name, number)
+                        client.send(request("POST", "/", body=token))
+                        answer = client.receive()
+                        if answer.body != token * 5 or answer.headers["x-token"] != token.decode():
+                            faults.append(f"{token!r}: {answer}")
+
+            threads = [threading.Thread(target=ask, args=[name]) for name in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(PATIENCE)
+            assert faults == []
+            assert server.ask(lambda loop: loop.requests) == 320
+
+    def test_the_loop_turns_meanwhile(self) -> None:
+        gate = Gate()
+        with Server(gated(gate), THREADS) as server, Client(server.address) as a, Client(server.address) as b:
+            a.send(request("GET", "/wait"))
+            gate.reached()
+            assert b.get("/b").body == b"GET /b\n"
+            server.advance(1)
+            server.ask(Loop.beat)
+            assert server.entry.heartbeat == server.clock.now
+            gate.open()
+            assert a.receive().status == 200
+
+    def test_leaving_waits_for_them(self) -> None:
+        gate = Gate()
+        with Server(gated(gate), THREADS) as server, contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Client(server.address)) for _ in range(5)]
+            for client in clients:
+                client.get()
+            for client in clients:
+                client.send(request("GET", "/wait"))
+            gate.reached(4)
+            server.until(lambda loop: loop.queued)
+            server.leave()
+            gate.open()
+            answers = [client.receive() for client in clients]
+            assert [answer.status for answer in answers] == [200] * 5
+            assert [answer.closes for answer in answers].count(True) == 1
+            server.advance(2)
+            server.ended()
+
+
+# --- when the machine has no more --------------------------------------------------------------------------
+
+
+class Short(socket.socket):
+    """A listener that cannot accept as often as `faults` has entries."""
+
+    faults: list[int]
+
+    def _accept(self) -> Any:
+        if self.faults:
+            fault = self.faults.pop()
+            raise OSError(fault, os.strerror(fault))
+        return super()._accept()  # type: ignore[misc]
+
+
+class TestShortage:
+    @pytest.mark.parametrize("fault", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+    def test_accepting_pauses_and_goes_on(self, kept: Config, fault: int) -> None:
+        """And one of the idle connections has to give way."""
+        listener = Short()
+        listener.faults = []
+        with (
+            Server(echo, kept, [tcp_door(sock=listener)]) as server,
+            Client(server.address) as idle,
+            Client(server.address) as new,
+        ):
+            idle.get()
+            server.until(lambda loop: len(loop.connections) == 2)
+            listener.faults.append(fault)
+            with Client(server.address) as late:
+                late.send(request("GET", "/late"))
+                server.until(lambda loop: not loop.accepting)
+                idle.ended()
+                assert new.get("/new").status == 200
+                assert server.ask(lambda loop: loop.accepting) is False
+                server.advance(0.1)
+                assert late.receive().body == b"GET /late\n"
+
+    def test_a_connection_that_failed_before_it_was_accepted(self, kept: Config) -> None:
+        """accept(2): "already-pending network errors on the new socket", to be treated like EAGAIN."""
+        listener = Short()
+        listener.faults = [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN]
+        with Server(echo, kept, [tcp_door(sock=listener)]) as server, Client(server.address) as client:
+            assert client.get().status == 200
+
+
+# --- what is told about it ---------------------------------------------------------------------------------
+
+
+class TestAccessLog:
+    def test_a_record(self, kept: Config) -> None:
+        gate = Gate()
+        with Server(gated(gate), kept) as server, Client(server.address) as client:
+            client.send(request("GET", "/wait?q", "Referer: http://r/", "User-Agent: test/1"))
+            gate.reached()
+            began = server.clock.now
+            server.clock.now += 0.25
+            gate.open()
+            client.receive()
+            server.ask(bool)
+            assert server.records == [
+                Record(
+                    when=EPOCH + began,
+                    duration=0.25,
+                    peer="127.0.0.1",
+                    user="",
+                    method="GET",
+                    target="/wait?q",
+                    version="HTTP/1.1",
+                    status=200,
+                    sent=12,
+                    referer="http://r/",
+                    agent="test/1",
+                    host="test",
+                    note="",
+                    pid=os.getpid(),
+                )
+            ]
+
+    @pytest.mark.parametrize("name", accesslog.FORMATS)
+    def test_every_request_has_a_line(self, kept: Config, name: str) -> None:
+        streams = [
+            request("GET", "/good", "Connection: close"),
+            request("GET", "/bad", "Connection: close"),
+            b"nonsense\r\n\r\n",
+            request("POST", "/refused", "Content-Length: 2000"),
+        ]
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            if environ["PATH_INFO"] == "/bad":
+                raise RuntimeError("on purpose")
+            return echo(environ, start_response)
+
+        with Server(app, replace(kept, max_body=1000)) as server:
+            for stream in streams:
+                with Client(server.address) as client:
+                    client.send(stream)
+                    client.receive()
+                    client.ended()
+            server.ask(bool)
+            assert [each.status for each in server.records] == [200, 500, 400, 413]
+            line = accesslog.formatter(name)
+            lines = [line(each) for each in server.records]
+            assert len(set(lines)) == 4
+            if name == "json":
+                notes = [json.loads(each)["note"] for each in lines]
+                assert notes[:2] == ["", "application error"]
+                assert all(notes[2:])
+
+    def test_lines_are_written_in_batches(self, kept: Config) -> None:
+        """All of one turn of the loop together, and before it waits again."""
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(request("GET", "/a") * 10)
+            for _ in range(10):
+                client.receive()
+            server.ask(bool)
+            server.ask(bool)
+            assert os.pread(server._file._descriptor, 1000, 0) == b"a line\n" * 10
+
+
+class TestScoreboard:
+    def test_busy_and_idle(self, kept: Config) -> None:
+        gate = Gate()
+        with (
+            Server(gated(gate), replace(kept, request_timeout=60)) as server,
+            Client(server.address) as client,
+        ):
+            server.ask(bool)
+            assert server.entry[2:8] == (IDLE, 0, 0, 0, 1000.0, 0.0)
+            server.advance(5)
+            client.send(request("GET", "/wait?a"))
+            gate.reached()
+            entry = server.entry
+            assert (entry.state, entry.running, entry.since, entry.deadline) == (BUSY, 1, 1005.0, 1065.0)
+            assert entry.text == "GET /wait?a HTTP/1.1 127.0.0.1"
+            server.clock.now += 5
+            gate.open()
+            client.receive()
+            server.ask(bool)
+            entry = server.entry
+            assert (entry.state, entry.requests, entry.connections, entry.running) == (IDLE, 1, 1, 0)
+            assert (entry.since, entry.deadline) == (1010.0, 0.0)
+
+    def test_without_a_limit_there_is_no_deadline(self, kept: Config) -> None:
+        gate = Gate()
+        with Server(gated(gate), kept) as server, Client(server.address) as client:
+            client.send(request("GET", "/wait"))
+            gate.reached()
+            assert server.entry.deadline == 0.0
+            gate.open()
+            client.receive()
+
+    def test_the_oldest_stands_for_all(self) -> None:
+        gates = {"/1": Gate(), "/2": Gate(), "/3": Gate()}
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            gates[environ["PATH_INFO"]].wait()
+            return echo(environ, start_response)
+
+        with Server(app, replace(THREADS, request_timeout=60)) as server, contextlib.ExitStack() as stack:
+            clients = []
+            for target, gate in gates.items():
+                clients.append(stack.enter_context(Client(server.address)))
+                clients[-1].send(request("GET", target))
+                gate.reached()
+                server.advance(1)
+            for count, target, began in ((3, "/1", 1000.0), (2, "/2", 1001.0), (1, "/3", 1002.0)):
+                entry = server.entry
+                assert (entry.state, entry.running, entry.since, entry.deadline) == (
+                    BUSY,
+                    count,
+                    began,
+                    began + 60,
+                )
+                assert entry.text.startswith(f"GET {target} ")
+                gates[target].open()
+                clients.pop(0).receive()
+                server.ask(bool)
+            assert server.entry.state == IDLE
