@@ -2,7 +2,7 @@
 
 The supervisor makes it (memfd_create(2)) and every process of every generation maps it. A slot has one
 writer, the worker that was forked into it; a reader may see a half-written text, never a half-written
-number (all numbers are aligned 8-byte words). Times are seconds of the monotonic clock.
+number (all numbers are aligned words of 8 bytes). Times are seconds of the monotonic clock.
 
 The first bytes of the header tell workers whether a successor could be forked: one that has reached its
 own limit goes on serving while there is nobody to replace it.
@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 from typing import NamedTuple
 
 SLOTS = 1024
 _HEADER = 4096
-_SLOT = 1024
-_WORDS = 16
-_TEXT = _WORDS * 8
-_LONGEST = _SLOT - _TEXT - 8
+_SLOT = 512
 
-# Words of a slot. The first half is written as integers, the second as floats.
-_PID, _GENERATION, _STATE, _REQUESTS, _CONNECTIONS, _RUNNING, _LENGTH = range(7)
-_SINCE, _DEADLINE, _HEARTBEAT = range(8, 11)
+# A slot: process id and generation; heartbeat; then what every request writes, in two parts that overlap in
+# the middle, so that beginning and end of a request are one store each (some 0.2 µs).
+_BORN = struct.Struct("qq")
+_HEARTBEAT = struct.Struct("d")
+_IDLE = struct.Struct("qqqqdd")  # requests, connections | state, running, since, deadline
+_BUSY = struct.Struct("qqddq256s")  # state, running, since, deadline | length and bytes of the text
+_HEARTBEAT_AT = _BORN.size
+_IDLE_AT = _HEARTBEAT_AT + _HEARTBEAT.size
+_BUSY_AT = _IDLE_AT + 16
+LONGEST = 256  # bytes of a text
 
 EMPTY, STARTING, IDLE, BUSY = range(4)
 STATES = ("empty", "starting", "idle", "busy")
@@ -34,7 +39,7 @@ STATES = ("empty", "starting", "idle", "busy")
 class Entry(NamedTuple):
     """What a slot says. `since`: when it became idle or its oldest running request began; `deadline`: when
     that request is overdue, 0 if it may run for ever; `heartbeat`: when its loop last answered a ping;
-    `text`: method, target, version and peer of the oldest running request, separated by spaces."""
+    `text`: the peer ("-" for none), a space, and the request line of the oldest running request."""
 
     pid: int
     generation: int
@@ -91,51 +96,36 @@ class Scoreboard:
 
 
 class Slot:
-    """One worker's part, written on every request: plain stores into typed views, some 40 ns each."""
+    """One worker's part."""
 
-    __slots__ = ("_bytes", "_floats", "_words")
+    __slots__ = ("_bytes",)
 
     def __init__(self, slot_bytes: memoryview) -> None:
         self._bytes = slot_bytes
-        self._words = slot_bytes[:_TEXT].cast("q")
-        self._floats = slot_bytes[:_TEXT].cast("d")
 
     def born(self, pid: int, generation: int, now: float) -> None:
-        words, floats = self._words, self._floats
-        words[_PID], words[_GENERATION], words[_STATE] = pid, generation, STARTING
-        floats[_SINCE] = floats[_HEARTBEAT] = now
+        _BORN.pack_into(self._bytes, 0, pid, generation)
+        _IDLE.pack_into(self._bytes, _IDLE_AT, 0, 0, STARTING, 0, now, 0.0)
+        self.beat(now)
 
     def idle(self, requests: int, connections: int, now: float) -> None:
         """No request runs any more."""
-        words, floats = self._words, self._floats
-        words[_STATE], words[_REQUESTS], words[_CONNECTIONS], words[_RUNNING] = IDLE, requests, connections, 0
-        floats[_DEADLINE], floats[_SINCE] = 0.0, now
+        _IDLE.pack_into(self._bytes, _IDLE_AT, requests, connections, IDLE, 0, now, 0.0)
 
-    def busy(self, running: int, since: float, deadline: float, text: str) -> None:
+    def busy(self, running: int, since: float, deadline: float, text: bytes) -> None:
         """`running` requests run; the oldest is `text`, began at `since` and is overdue at `deadline`."""
-        data = text.encode("utf-8", "replace")[:_LONGEST]
-        words, floats = self._words, self._floats
-        self._bytes[_TEXT : _TEXT + len(data)] = data
-        words[_LENGTH], words[_RUNNING], words[_STATE] = len(data), running, BUSY
-        floats[_SINCE], floats[_DEADLINE] = since, deadline
+        _BUSY.pack_into(self._bytes, _BUSY_AT, BUSY, running, since, deadline, len(text), text)
 
     def beat(self, now: float) -> None:
         """The loop turns."""
-        self._floats[_HEARTBEAT] = now
+        _HEARTBEAT.pack_into(self._bytes, _HEARTBEAT_AT, now)
 
     def read(self) -> Entry:
-        words, floats = self._words, self._floats
-        length = max(0, min(words[_LENGTH], _LONGEST))
-        state = words[_STATE] if 0 <= words[_STATE] < len(STATES) else EMPTY
-        return Entry(
-            words[_PID],
-            words[_GENERATION],
-            state,
-            words[_REQUESTS],
-            words[_CONNECTIONS],
-            words[_RUNNING],
-            floats[_SINCE],
-            floats[_DEADLINE],
-            floats[_HEARTBEAT],
-            bytes(self._bytes[_TEXT : _TEXT + length]).decode("utf-8", "replace"),
-        )
+        pid, generation = _BORN.unpack_from(self._bytes)
+        [heartbeat] = _HEARTBEAT.unpack_from(self._bytes, _HEARTBEAT_AT)
+        requests, connections, state, running, since, deadline = _IDLE.unpack_from(self._bytes, _IDLE_AT)
+        *_, length, data = _BUSY.unpack_from(self._bytes, _BUSY_AT)
+        text = data[: max(length, 0)].decode("utf-8", "replace").partition("\r\n")[0]
+        if state not in range(len(STATES)):
+            state = EMPTY
+        return Entry(pid, generation, state, requests, connections, running, since, deadline, heartbeat, text)

@@ -90,8 +90,10 @@ class Line(NamedTuple):
 
 
 class ResponseWriter:
-    """Makes openings, those of all connections. Owns the tables of known pairs. Threads may share one: what it
-    remembers is put in its place in one step."""
+    """Makes openings, those of all connections. Owns the tables of known pairs.
+
+    Threads may share one: whatever it remembers is put in its place in one step.
+    """
 
     __slots__ = ("_date", "_line", "_status")
 

@@ -520,8 +520,7 @@ def _reload_asked(state: State) -> State:
 
 def _next_reload(state: State) -> State:
     """A reload that was asked for during a takeover begins when the verdict on that one has been told."""
-    over = state.serving and not state.coming and state.verdict is None and not state.owed
-    return _reload_asked(replace(state, queued=False)) if state.queued and over else state
+    return _reload_asked(replace(state, queued=False)) if state.queued else state
 
 
 def _taken_over(state: State, now: float) -> State:
@@ -545,7 +544,6 @@ def _taken_over(state: State, now: float) -> State:
         verdict=outcome if state.asked else None,
         last=outcome if state.asked else state.last,
         asked=False,
-        repair=None,
     )
 
 
@@ -610,8 +608,6 @@ def _stop_asked(state: State, stop: Stop, code: Exit, now: float) -> State:
         exit_code=code,
         verdict=outcome if state.asked else state.verdict,
         asked=False,
-        queued=False,
-        owed=False,
     )
 
 

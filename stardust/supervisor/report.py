@@ -80,7 +80,7 @@ def _worker(state: State, number: int, entries: Mapping[int, Entry], now: float)
         "state": standing,
         "requests": entry.requests,
         "running": round(now - entry.since, 3) if entry.state == BUSY else None,
-        "request": entry.text.rpartition(" ")[0][:LONGEST_REQUEST] if entry.state == BUSY else None,
+        "request": entry.text.partition(" ")[2][:LONGEST_REQUEST] if entry.state == BUSY else None,
         "age": round(now - worker.since, 3),
     }
 

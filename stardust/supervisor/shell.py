@@ -152,11 +152,11 @@ class Supervisor:
     def _wait(self, wake_at: float) -> None:
         """The one blocking call."""
         wait = None if wake_at == math.inf else max(0.0, wake_at - time.monotonic())
-        ready = self.epoll.poll(wait)
+        ready = [(descriptor, self.watched[descriptor]) for descriptor, _ in self.epoll.poll(wait)]
         self.now = time.monotonic()
-        for descriptor, _ in ready:
-            react = self.watched.get(descriptor)
-            if react is not None:
+        for descriptor, react in ready:
+            # One before it may have closed it, and a new descriptor have taken its number.
+            if self.watched.get(descriptor) is react:
                 react()
 
     def _see(self, event: plan.Event) -> None:
@@ -535,7 +535,7 @@ class Supervisor:
     def _do_dump(self, number: int, why: str) -> None:
         child = self.children[number]
         entry = self.scoreboard.read(child.slot)
-        about = f" in {entry.text.rpartition(' ')[0]}" if entry.state == BUSY else ""
+        about = f" in {entry.text.partition(' ')[2]}" if entry.state == BUSY else ""
         self.log.error(
             f"worker {child.number} (process {child.pid}) is stuck{about}: {why}; its stacks follow"
         )
@@ -630,12 +630,12 @@ class Supervisor:
         generation = self.generations[child.generation]
         if generation.log_file is None:
             return
-        method, target, version, peer = (entry.text.split(" ") + [""] * 4)[:4]
+        peer, method, target, version = (entry.text.split(" ") + [""] * 4)[:4]
         wall = time.time() - self.now
         record = Record(
             when=entry.since + wall,
             duration=self.now - entry.since,
-            peer=peer,
+            peer="" if peer == "-" else peer,
             user="",
             method=method,
             target=target,

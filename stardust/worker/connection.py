@@ -41,11 +41,13 @@ class Connection:
         "exchange",
         "head",
         "interest",
+        "label",
         "most_unsent",
         "note",
         "number",
         "outbox",
         "patience",
+        "peer",
         "queue",
         "requests",
         "searched",
@@ -66,6 +68,8 @@ class Connection:
         self.buffer: Union[bytes, bytearray] = b""
         self.searched = 0
         self.requests = 0
+        self.peer = b"%s " % (environ["REMOTE_ADDR"].encode("ascii", "replace") or b"-")
+        self.label = b""  # the peer and the request, for the scoreboard
         self.began = 0.0
         self.interest = 0
         self.queue: Optional[Waiting[Connection]] = None

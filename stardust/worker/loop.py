@@ -55,6 +55,7 @@ from stardust.wsgi.input import Spool
 
 _RECEIVE = 65536  # bytes asked for at once
 _MOST_EVENTS = 64
+_LABEL = 200  # bytes of a request that the scoreboard shows as far as its first line goes
 _LINGER = 2.0  # s; how long what a client still sends is ignored after the last response
 _ACCEPT_PAUSE = 0.1  # s; without accepting, when descriptors have run out
 _FOREVER = float("inf")
@@ -115,7 +116,7 @@ class Loop:
         self.watched: dict[int, Callable[[], object]] = {}
         self.connections: dict[int, Connection] = {}
         self.ready: deque[Connection] = deque()  # the next request of these has come already
-        self.running: dict[Connection, tuple[float, str]] = {}  # on threads; oldest first
+        self.running: dict[Connection, float] = {}  # on threads, and since when; oldest first
         self.queued: deque[tuple[Connection, Head, BinaryIO]] = deque()  # for a free thread
 
         # "fresh" and "heads" differ in what happens at their end: nobody is told of a request never begun.
@@ -386,6 +387,7 @@ class Loop:
                 return
             head, consumed = found
             connection.head = head
+            connection.label = connection.peer + buffer[:_LABEL]
             connection.buffer = bytes(buffer[consumed:])
             if not head.length:
                 self._begin(connection, head, io.BytesIO())
@@ -452,15 +454,14 @@ class Loop:
         environ["stardust.socket"] = connection.socket
         environ["stardust.informational"] = exchange.informational
         environ["wsgi.early_hints"] = exchange.early_hints
-        text = f"{head.method} {head.target} {head.version} {environ['REMOTE_ADDR']}"
         if self.pool is None:
-            self.slot.busy(1, self.now, self._overdue_at(), text)
+            self.slot.busy(1, self.now, self._overdue_at(), connection.label)
             exchange.run(self.app, environ)
             self._tick()
             self.slot.idle(self.requests, len(self.connections), self.now)
             self._finish(connection, environ)
         else:
-            self.running[connection] = (self.now, text)
+            self.running[connection] = self.now
             self._publish()
             self.pool.submit(Task(connection, exchange, environ))
             if not self.pool.free:
@@ -487,9 +488,10 @@ class Loop:
 
     def _publish(self) -> None:
         """Say on the scoreboard what the threads are doing: the oldest request stands for all."""
-        for began, text in self.running.values():
+        for connection, began in self.running.items():
             limit = self.config.request_timeout
-            self.slot.busy(len(self.running), began, began + limit if limit else 0.0, text)
+            deadline = began + limit if limit else 0.0
+            self.slot.busy(len(self.running), began, deadline, connection.label)
             return
         self.slot.idle(self.requests, len(self.connections), self.now)
 

@@ -57,6 +57,7 @@ class Pool(Generic[Task]):
             task = self._tasks.get()
             self._work(task)
             self._done.append(task)
+            del task  # or an idle thread would keep its last request alive
             try:
                 os.write(self._writer, b"\0")
             except BlockingIOError:

@@ -30,6 +30,21 @@ from stardust.http1.head import CHUNKED, Head
 
 Environ = dict[str, Any]
 
+PER_REQUEST = (
+    "REQUEST_METHOD",
+    "REQUEST_URI",
+    "RAW_URI",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "SERVER_PROTOCOL",
+    "wsgi.input",
+    "wsgi.early_hints",
+    "stardust.socket",
+    "stardust.informational",
+)
+"""Keys that every request fills in. They are there from the first layer on: a dict whose keys are all there
+is copied in one piece, and never has to grow."""
+
 WILDCARDS = frozenset(("", "*", "0", "0.0.0.0", "::"))
 """Hosts to listen on that name no machine."""
 
@@ -51,6 +66,7 @@ def server(
         "SERVER_SOFTWARE": f"stardust/{__version__}",
         # PEP 3333: "may be an empty string, if the application corresponds to the "root" of the server."
         "SCRIPT_NAME": "",
+        **dict.fromkeys(PER_REQUEST, ""),
     }
 
 
@@ -92,7 +108,7 @@ def remote(peer: object) -> tuple[str, str]:
 
 
 def environ(base: Environ, head: Head, body: BinaryIO, received: Optional[int] = None) -> Environ:
-    """The environ of one request. Hot path: one dict display, and nothing decoded that needs no decoding.
+    """The environ of one request. Hot path: one copy, one update, and nothing decoded that needs no decoding.
 
     `body` becomes `wsgi.input`; `received` is its length in bytes, needed only if the body came in chunks.
     """
@@ -100,17 +116,14 @@ def environ(base: Environ, head: Head, body: BinaryIO, received: Optional[int] =
     if "%" in path:
         # Each escape once; one that is none ("%zz") is left as it is; "//" and "%2F" as the client had them.
         path = unquote(path, "latin-1")
-    result = {
-        **base,
-        "REQUEST_METHOD": head.method,
-        "REQUEST_URI": head.target,
-        "RAW_URI": head.target,
-        "PATH_INFO": path,
-        "QUERY_STRING": head.query,
-        "SERVER_PROTOCOL": head.version,
-        "wsgi.input": body,
-        **head.fields,
-    }
+    result = base.copy()
+    result["REQUEST_METHOD"] = head.method
+    result["REQUEST_URI"] = result["RAW_URI"] = head.target
+    result["PATH_INFO"] = path
+    result["QUERY_STRING"] = head.query
+    result["SERVER_PROTOCOL"] = head.version
+    result["wsgi.input"] = body
+    result.update(head.fields)
     if head.length == CHUNKED:
         # RFC 9112 7.1.3: a decoder sets Content-Length to the length it found and removes "chunked" from
         # Transfer-Encoding, where it is the only coding here.

@@ -20,7 +20,7 @@ NEITHER = Limits(0.0, 0.0)
 
 def entry(state: int, *, since: float = NOW, deadline: float = 0.0, heartbeat: float = NOW) -> Entry:
     running = int(state == BUSY)
-    return Entry(4711, 1, state, 5, 1, running, since, deadline, heartbeat, "GET / HTTP/1.1 127.0.0.1")
+    return Entry(4711, 1, state, 5, 1, running, since, deadline, heartbeat, "127.0.0.1 GET / HTTP/1.1")
 
 
 def calm(look_at: float) -> Judgement:

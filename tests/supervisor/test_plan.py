@@ -11,7 +11,6 @@ order, and judges each action by what it knows of them itself. A failure prints 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -92,13 +91,15 @@ class Dialogue:
     def __post_init__(self) -> None:
         self._settle()
 
-    def __rshift__(self, seen: Event | Wait) -> Self:
+    def __rshift__(self, seen: Event | Wait | tuple[Event | Wait, ...]) -> Self:
+        """What is in a tuple is seen before anything is done about it."""
         self._nothing_unheard()
-        self.transcript.append(f"{self.now:6g}  >> {seen}")
-        if isinstance(seen, Wait):
-            self.now += seen.seconds
-        else:
-            self.state = plan.observe(self.state, seen, self.now)
+        for each in seen if isinstance(seen, tuple) else (seen,):
+            self.transcript.append(f"{self.now:6g}  >> {each}")
+            if isinstance(each, Wait):
+                self.now += each.seconds
+            else:
+                self.state = plan.observe(self.state, each, self.now)
         self._settle()
         return self
 
@@ -405,6 +406,13 @@ def test_back_off_of_old_code_does_not_hold_up_new_code() -> None:
     assert dialogue >> Ready(2) << Close(1) << SayReady() << served(2)
 
 
+def test_back_off_is_not_handed_down_to_new_code() -> None:
+    """Worker 4 is the first of its generation to die, whatever happened before."""
+    dialogue = reloading() >> Loaded(2) << Fork(3, 2, 2) >> Gone(1, "exit code 1") >> Wait(0.1) >> Ready(3)
+    dialogue = dialogue << Fork(4, 0, 2) >> Ready(4) << Retire(2) << SayReady() << served(2, at=0.1)
+    assert dialogue >> Gone(4, "exit code 1") << Asleep(0.1)
+
+
 def test_hang() -> None:
     """A stuck worker is replaced at once, writes its stacks, and is killed half a second later."""
     dialogue = serving() >> Overdue(1, "request-timeout") << Dump(1, "request-timeout") << Fork(3, 2, 1)
@@ -424,6 +432,16 @@ def test_lost_zygote_is_repaired_by_a_new_generation() -> None:
     dialogue = dialogue << Fork(2, 1, 2) >> Ready(2) << Retire(1) >> Gone(1, "exit code 0") << Asleep()
     assert dialogue
     assert list(dialogue.state.generations) == [2]
+
+
+def test_nothing_is_forked_without_a_zygote() -> None:
+    dialogue = serving(workers=1) >> ZygoteGone(1) >> Gone(1, "exit code 1") << Asleep(0.1) >> Wait(0.1)
+    assert dialogue << Start(2) >> Loaded(2) << Fork(2, 0, 2) >> Ready(2) << Asleep()
+
+
+def test_repair_is_nobody_s_to_abandon() -> None:
+    dialogue = serving(workers=1) >> ZygoteGone(1) >> Wait(0.1) << Start(2)
+    assert dialogue >> ReloadAbandoned() << Asleep(60)
 
 
 def test_repair_that_fails_is_tried_again_ever_more_slowly() -> None:
@@ -471,6 +489,13 @@ def test_exchange_takes_a_worker_that_is_not_ready_first() -> None:
     assert dialogue << Fork(4, 2, 2) >> Ready(4) << Fork(5, 3, 2) << Retire(3)
 
 
+def test_exchange_of_a_pool_that_is_not_ready() -> None:
+    """The old worker, which is still starting, is retired like any other, and the verdict follows."""
+    dialogue = serving(workers=1) >> Leaving(1) << Fork(2, 1, 1) >> ReloadAsked() << SayReloading(2)
+    dialogue = dialogue << Start(2) >> Loaded(2) << Fork(3, 2, 2) >> Ready(3) << Retire(2) << SayReady()
+    assert dialogue << served(2)
+
+
 def test_stop() -> None:
     """Requests in flight are finished; the zygote goes after its workers, the supervisor last."""
     dialogue = serving() >> StopAsked() << SayStopping() << Retire(1, final=True) << Retire(2, final=True)
@@ -496,9 +521,9 @@ def test_stop_asked_twice_is_fast() -> None:
 
 
 def test_stop_fast_kills_who_is_late_anyway_once() -> None:
-    dialogue = serving(workers=1) >> Overdue(1, "request-timeout") << Dump(1, "request-timeout")
-    dialogue = dialogue << Fork(2, 1, 1) >> StopAsked(fast=True) << SayStopping()
-    assert dialogue << Kill(1, "the server stops at once") << Kill(2, "the server stops at once") >> Wait(99)
+    dialogue = serving(workers=1, graceful_timeout=7.0) >> Leaving(1) << Fork(2, 1, 1) >> Ready(2)
+    dialogue = dialogue >> (Wait(7), StopAsked(fast=True)) << Kill(1, "graceful-timeout") << SayStopping()
+    assert dialogue << Kill(2, "the server stops at once") >> Wait(99)
 
 
 def test_stop_during_boot() -> None:
@@ -531,11 +556,10 @@ def test_spawn_interval() -> None:
     assert dialogue << Fork(3, 2, 1) >> Ready(3) << SayReady() << Asleep()
 
 
-def test_worker_past_boot_timeout_beyond_the_target_is_killed_once() -> None:
-    """Two rules may want the end of one worker at the same moment."""
-    dialogue = serving(boot_timeout=5.0) >> Leaving(1) << Fork(3, 2, 1)
-    dialogue.state = plan.observe(dialogue.state, Adjusted(-1), 0.0)
-    assert dialogue >> Gone(1, "exit code 0") << Retire(3) >> Wait(5) >> Gone(3, "exit code 0") << Asleep()
+def test_worker_past_boot_timeout_and_beyond_the_target_is_not_retired_as_well() -> None:
+    dialogue = serving(boot_timeout=5.0) >> Leaving(1) << Fork(3, 2, 1) >> Gone(1, "exit code 0")
+    dialogue = dialogue >> (Wait(5), Adjusted(-1)) << Kill(3, "boot-timeout") >> Gone(3, "killed by SIGKILL")
+    assert dialogue >> Wait(99) << Asleep()
 
 
 LATE_NEWS: list[Event] = [
@@ -589,9 +613,19 @@ class Process:
     killed: bool = False
 
     @property
+    def standing(self) -> str:
+        if self.killed:
+            return "killed"
+        if self.overdue:
+            return "stuck"
+        if self.leaving or self.retired:
+            return "leaving"
+        return "ready" if self.ready else "starting"
+
+    @property
     def counts(self) -> bool:
         """Whether it takes work, or will, for all that the supervisor can know."""
-        return not (self.leaving or self.retired or self.overdue or self.killed)
+        return self.standing in ("starting", "ready")
 
 
 @dataclass
@@ -710,12 +744,12 @@ class World:
             self.see(Configured(number, self.config))
 
     def _fork(self, order: Fork) -> None:
-        self.demand(self.zygotes[order.generation] in ("loaded", "dead"), "it forks from no zygote")
+        self.demand(self.zygotes[order.generation] == "loaded", "it forks from no zygote")
         self.demand(order.worker > self.forked, "a worker's number is used twice")
         slots = {worker.slot for worker in self.workers.values()}
         self.demand(0 <= order.slot < self.state.slots and order.slot not in slots, "the slot is taken")
         self.forked = order.worker
-        if self.fork_fails or self.zygotes[order.generation] == "dead":
+        if self.fork_fails:
             self.fork_fails = False
             self.see(ForkFailed(order.worker))
         else:
@@ -824,10 +858,10 @@ class World:
                 self.zygote_gone(number)
                 return True
         for number, worker in list(self.workers.items()):
-            if worker.leaving or worker.retired or worker.killed:
+            if worker.standing in ("leaving", "killed"):
                 self.gone(number)
                 return True
-            if not worker.ready and not worker.overdue:
+            if worker.standing == "starting":
                 worker.ready = True
                 self.see(Ready(number))
                 return True
@@ -859,6 +893,7 @@ class World:
         self.judge_peace()
         self.demand(self.state.serving == self.started, "the last good generation does not serve")
         self.demand(self.state.last is not None and self.state.last.ok, "the reload failed")
+        self.demand(not self.state.vacancies, "it remembers the deaths of old code")
         self.demand(
             len(self.workers) == min(6, self.policies[self.started].workers), "the pool is not complete"
         )
@@ -884,6 +919,10 @@ policies = st.builds(
 picks = st.integers(0, 15)
 
 
+def chosen(numbers: list[int], pick: int) -> int:
+    return numbers[pick % len(numbers)]
+
+
 class Histories(RuleBasedStateMachine):
     """What may happen, in any order. A server that has left is started again."""
 
@@ -907,27 +946,30 @@ class Histories(RuleBasedStateMachine):
             self.world = World(self.world.config or Policy())
             self.world.settle()
 
-    def some(self, wanted: Callable[[Process], bool], pick: int) -> int | None:
-        numbers = [number for number, worker in self.world.workers.items() if wanted(worker)]
-        return numbers[pick % len(numbers)] if numbers else None
+    def workers(self, *wanted: str) -> list[int]:
+        return [number for number, worker in self.world.workers.items() if worker.standing in wanted]
 
-    def some_zygote(self, pick: int, *standings: str) -> int | None:
-        numbers = [number for number, standing in self.world.zygotes.items() if standing in standings]
-        return numbers[pick % len(numbers)] if numbers else None
+    def zygotes(self, *wanted: str) -> list[int]:
+        return [number for number, standing in self.world.zygotes.items() if standing in wanted]
 
     @rule()
     def more_in_the_same_moment(self) -> None:
         self.batching = True
 
-    @rule(share=st.sampled_from([0.0, 0.3, 1.0, 1.0, 1.5]), more=st.sampled_from([0.0, 0.2, 100.0]))
-    def time_passes(self, share: float, more: float) -> None:
+    @rule(
+        share=st.sampled_from([1.0, 1.0, 0.3, 1.5]),
+        more=st.sampled_from([0.0, 0.2, 100.0]),
+        batch=st.booleans(),
+    )
+    def time_passes(self, share: float, more: float, batch: bool) -> None:
         """To the next alarm, not as far, or beyond it: the machine was suspended."""
         world = self.world
         wake_at = plan.plan(world.state, world.now).wake_at
         if wake_at == math.inf:
             world.now += more
         else:
-            world.now = wake_at if share == 1.0 else world.now + share * (wake_at - world.now) + share * more
+            world.now = wake_at if share == 1.0 else world.now + share * (wake_at - world.now + more)
+        self.batching = self.batching or batch
         self.happen()
 
     @rule(config=st.none() | policies)
@@ -938,73 +980,66 @@ class Histories(RuleBasedStateMachine):
     def next_fork_fails(self) -> None:
         self.world.fork_fails = True
 
+    @precondition(lambda self: self.zygotes("loading"))
     @rule(pick=picks, well=st.booleans())
     def zygote_loads(self, pick: int, well: bool) -> None:
-        number = self.some_zygote(pick, "loading")
-        if number is not None and well:
+        number = chosen(self.zygotes("loading"), pick)
+        if well:
             self.world.zygotes[number] = "loaded"
             self.world.see(Loaded(number))
-        elif number is not None:
+        else:
             self.world.see(Failed(number, "ImportError", "Traceback"))
         self.happen()
 
+    @precondition(lambda self: self.zygotes("loading", "loaded", "closing"))
     @rule(pick=picks)
     def zygote_dies(self, pick: int) -> None:
-        number = self.some_zygote(pick, "loading", "loaded", "closing")
-        if number is not None:
-            self.world.zygote_gone(number)
+        self.world.zygote_gone(chosen(self.zygotes("loading", "loaded", "closing"), pick))
         self.happen()
 
+    @precondition(lambda self: self.zygotes("closing"))
     @rule(pick=picks)
     def zygote_speaks_too_late(self, pick: int) -> None:
-        number = self.some_zygote(pick, "closing", "dead")
-        if number is not None:
-            self.world.see(Loaded(number))
+        self.world.see(Loaded(chosen(self.zygotes("closing"), pick)))
         self.happen()
 
-    @rule(pick=picks)
-    def worker_gets_ready(self, pick: int) -> None:
-        number = self.some(lambda worker: not worker.ready, pick)
-        if number is not None:
+    @precondition(lambda self: self.workers("starting"))
+    @rule(pick=picks, well=st.booleans())
+    def worker_loads(self, pick: int, well: bool) -> None:
+        number = chosen(self.workers("starting"), pick)
+        if well:
             self.world.workers[number].ready = True
             self.world.see(Ready(number))
-        self.happen()
-
-    @rule(pick=picks)
-    def worker_cannot_load(self, pick: int) -> None:
-        number = self.some(lambda worker: not worker.ready, pick)
-        if number is not None:
+        else:
             self.world.see(WorkerFailed(number, "ImportError", "Traceback"))
         self.happen()
 
+    @precondition(lambda self: self.workers("ready"))
     @rule(pick=picks)
     def worker_leaves(self, pick: int) -> None:
-        number = self.some(lambda worker: worker.ready, pick)
-        if number is not None:
-            self.world.workers[number].leaving = True
-            self.world.see(Leaving(number))
+        number = chosen(self.workers("ready"), pick)
+        self.world.workers[number].leaving = True
+        self.world.see(Leaving(number))
         self.happen()
 
+    @precondition(lambda self: self.workers("ready", "leaving"))
     @rule(pick=picks)
     def worker_hangs(self, pick: int) -> None:
-        number = self.some(lambda worker: worker.ready and not worker.killed, pick)
-        if number is not None:
-            self.world.workers[number].overdue = True
-            self.world.see(Overdue(number, "request-timeout"))
+        number = chosen(self.workers("ready", "leaving"), pick)
+        self.world.workers[number].overdue = True
+        self.world.see(Overdue(number, "request-timeout"))
         self.happen()
 
+    @precondition(lambda self: self.workers("leaving", "killed"))
     @rule(pick=picks)
     def worker_ends_as_told(self, pick: int) -> None:
-        number = self.some(lambda worker: not worker.counts, pick)
-        if number is not None:
-            self.world.gone(number)
+        self.world.gone(chosen(self.workers("leaving", "killed"), pick))
         self.happen()
 
+    @precondition(lambda self: self.world.workers)
     @rule(pick=picks)
     def worker_dies(self, pick: int) -> None:
-        number = self.some(lambda worker: True, pick)
-        if number is not None:
-            self.world.gone(number)
+        self.world.gone(chosen(list(self.world.workers), pick))
         self.happen()
 
     @rule()

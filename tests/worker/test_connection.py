@@ -29,7 +29,7 @@ class Pair:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         number = ours.detach()
         sock = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM, 0, number)
-        self.connection = Connection(sock, number, {}, most_unsent, patience)
+        self.connection = Connection(sock, number, {"REMOTE_ADDR": ""}, most_unsent, patience)
 
     def read(self, size: int) -> bytes:
         received = bytearray()
@@ -162,7 +162,7 @@ def test_reset_on_close() -> None:
         accepted, _ = listener.accept()
     number = accepted.detach()
     sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, number)
-    connection = Connection(sock, number, {}, 0, 1.0)
+    connection = Connection(sock, number, {"REMOTE_ADDR": ""}, 0, 1.0)
     connection.reset_on_close()
     connection.close()
     with client, pytest.raises(ConnectionResetError):

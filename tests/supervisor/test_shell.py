@@ -1,0 +1,426 @@
+"""The supervisor's loop with a zygote that the test plays: real channels, pidfds and scoreboard.
+
+Where the supervisor would start an interpreter, a process that only sleeps is started, and the test speaks at
+the other end of its channel; a worker is such a sleeper too. Whole servers are for tests/live.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stardust import config as configs
+from stardust import system, zygote
+from stardust.address import Address
+from stardust.channel import Channel, Message, pair
+from stardust.errors import Exit
+from stardust.listener import Listener
+from stardust.log import Log
+from stardust.scoreboard import Scoreboard
+from stardust.settings import Config, Listen
+from stardust.supervisor import plan, processes
+from stardust.supervisor.plan import Phase
+from stardust.supervisor.shell import Supervisor, Surroundings, first_message, open_access_log
+from stardust.systemd.notify import Notifier
+
+PATIENCE = 30.0  # s
+
+
+def sleeper() -> int:
+    """The process id of a process that does nothing until it is killed."""
+    code = "import signal; signal.pause()"
+    return os.posix_spawn(sys.executable, [sys.executable, "-I", "-S", "-c", code], {})
+
+
+class FakeWorker:
+    """A worker's side: its end of the channel, and a process to be killed."""
+
+    def __init__(self, order: Message) -> None:
+        self.number: int = order.content["worker"]
+        self.slot: int = order.content["slot"]
+        self.channel = Channel.adopt(order.descriptors[0], blocking=True)
+        self.channel.socket.settimeout(PATIENCE)
+        self.pid = sleeper()
+
+
+class Stage:
+    """A supervisor, and the zygotes that it believes to have started."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:
+        (directory / "stardust.toml").write_text(
+            "\n".join(
+                [
+                    'app = "shop"',
+                    f"listen.http.address = '{directory / 'http.sock'}'",
+                    *(f"{name.replace('_', '-')} = {value!r}" for name, value in values.items()),
+                ]
+            )
+        )
+        self.log = directory / "log"
+        self.zygotes: list[Channel] = []
+        self.workers: dict[int, FakeWorker] = {}
+        monkeypatch.setattr(processes, "start_zygote", self._start_zygote)
+        arguments = configs.parse_arguments(["--config", str(directory / "stardust.toml")])
+        self.log_descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.supervisor = Supervisor(
+            Surroundings(
+                arguments=arguments,
+                config=configs.read(arguments).config,
+                inherited=[],
+                environ={},
+                notifier=Notifier(""),
+                watchdog=None,
+                control=None,
+                log=Log("supervisor", "debug", descriptor=self.log_descriptor),
+            )
+        )
+
+    def _start_zygote(self, interpreter: str, environ: Mapping[str, str]) -> tuple[int, Channel]:
+        ours, theirs = pair()
+        self.zygotes.append(Channel(theirs, blocking=True))
+        theirs.settimeout(PATIENCE)
+        return sleeper(), Channel(ours)
+
+    def settle(self) -> None:
+        self.supervisor._settle()
+
+    def until(self, true: Callable[[], bool]) -> None:
+        """Let the supervisor turn until `true()`. SIGCHLD is not wired here: it looks for ended children."""
+        deadline = time.monotonic() + PATIENCE
+        while not true():
+            assert time.monotonic() < deadline, self.log.read_text()
+            self.supervisor._wait(time.monotonic() + 0.05)
+            self.supervisor._reap()
+            self.settle()
+
+    def hear(self, generation: int = 1) -> Message:
+        message = self.zygotes[generation - 1].receive()
+        assert message is not None
+        return message
+
+    def boot(self) -> None:
+        """Generation 1 serves."""
+        self.settle()
+        for descriptor in self.hear().descriptors:
+            os.close(descriptor)
+        self.zygotes[0].send("loaded")
+        wanted = self.supervisor.given.config.max_workers
+        self.until(lambda: len(self.supervisor.children) == wanted)
+        for _ in range(wanted):
+            self.start_worker()
+        self.until(lambda: self.supervisor.state.serving == 1)
+
+    def start_worker(self, generation: int = 1) -> FakeWorker:
+        order = self.hear(generation)
+        assert order.kind == "fork"
+        worker = self.workers[order.content["worker"]] = FakeWorker(order)
+        self.zygotes[generation - 1].send("forked", {"worker": worker.number, "pid": worker.pid})
+        worker.channel.send("ready")
+        return worker
+
+    def close(self) -> None:
+        """Stop at once, whatever has happened, and leave nothing."""
+        supervisor = self.supervisor
+        supervisor._see(plan.StopAsked(fast=True))
+        self.settle()
+        self.until(self._over)
+        supervisor._close()
+        for channel in [*self.zygotes, *(worker.channel for worker in self.workers.values())]:
+            channel.close()
+        supervisor.epoll.close()
+        os.close(supervisor.scoreboard.descriptor)
+        os.close(self.log_descriptor)
+
+    def _over(self) -> bool:
+        """A fake zygote cannot reap, for the sleepers are ours: they end with it."""
+        for generation in self.supervisor.generations.values():
+            if generation.pid:
+                os.kill(generation.pid, signal.SIGKILL)
+        return self.supervisor.exit is not None
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
+    made: list[Stage] = []
+
+    def make(**values: Any) -> Stage:
+        made.append(Stage(tmp_path, monkeypatch, **{"max_workers": 2, "heartbeat_timeout": 0, **values}))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+# --- what a zygote is told first -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("logs", [False, True], ids=["no log", "log"])
+def test_zygote_understands_its_first_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: bool
+) -> None:
+    monkeypatch.setattr(system, "name_process", lambda name: None)
+    config = Config(app="shop:application", max_workers=3, listen=(Listen("a"), Listen("b")))
+    addresses = [Address("tcp", "127.0.0.1", 80, ""), Address("unix", "", 0, "/run/x.sock")]
+    scoreboard = Scoreboard.create()
+    log = open_access_log(str(tmp_path / "access.log")) if logs else None
+    with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
+        listeners = [
+            Listener(table.name, sock, where, inherited, table)
+            for table, sock, where, inherited in zip(
+                config.listen, [tcp, unix], addresses, [True, False], strict=True
+            )
+        ]
+        content, descriptors = first_message(4, config, listeners, scoreboard, log, stamped=True, alone=False)
+        ours, theirs = pair()
+        with ours, theirs:
+            assert Channel(ours).send("generation", content, descriptors)
+            order = Channel(theirs).receive()
+    assert order is not None
+    heritage = zygote._inheritance(order)
+    assert (heritage.generation, heritage.config, heritage.app) == (4, config, None)
+    assert [(door.address, door.own) for door in heritage.doors] == [
+        (addresses[0], False),
+        (addresses[1], True),
+    ]
+    assert [door.socket.family for door in heritage.doors] == [socket.AF_INET, socket.AF_UNIX]
+    scoreboard.slot(7).born(4711, 4, 1.0)
+    assert heritage.scoreboard.read(7).pid == 4711
+    assert (heritage.log_descriptor is not None) == logs
+    for door in heritage.doors:
+        door.socket.close()
+    for descriptor in (log, heritage.log_descriptor, scoreboard.descriptor, heritage.scoreboard.descriptor):
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+# --- the access log --------------------------------------------------------------------------------------
+
+
+def test_access_log_is_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    path.write_text("before\n")
+    descriptor = open_access_log(str(path))
+    os.write(descriptor, b"after\n")
+    assert not os.get_inheritable(descriptor)
+    os.close(descriptor)
+    assert path.read_text() == "before\nafter\n"
+
+
+def test_access_log_is_not_for_everybody(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    os.close(open_access_log(str(path)))
+    assert stat.S_IMODE(path.stat().st_mode) & 0o027 == 0
+
+
+def test_access_log_on_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    descriptor = open_access_log("-")
+    os.write(descriptor, b"a line\n")
+    os.close(descriptor)
+    assert capfd.readouterr().out == "a line\n"
+
+
+def test_access_log_that_cannot_be_opened(tmp_path: Path) -> None:
+    path = str(tmp_path / "nowhere" / "access.log")
+    with pytest.raises(FileNotFoundError) as caught:
+        open_access_log(path)
+    assert caught.value.filename == path
+
+
+# --- the loop --------------------------------------------------------------------------------------------
+
+
+def test_boot(stage: Callable[..., Stage]) -> None:
+    it = stage()
+    it.boot()
+    assert {worker.phase for worker in it.supervisor.state.workers.values()} == {Phase.READY}
+    assert it.supervisor.scoreboard.replaceable
+    assert "generation 1 serves shop with 2 workers on http " in it.log.read_text()
+
+
+def test_boot_that_fails(stage: Callable[..., Stage]) -> None:
+    """The traceback is logged, and nothing more is started."""
+    it = stage()
+    it.settle()
+    for descriptor in it.hear().descriptors:
+        os.close(descriptor)
+    it.zygotes[0].send("failed", {"reason": "ImportError: no shop", "detail": "Traceback: it is closed"})
+    it.until(lambda: it.supervisor.exit is not None)
+    assert it.supervisor.exit is Exit.APPLICATION
+    assert "generation 1 failed: ImportError: no shop\n    Traceback: it is closed\n" in it.log.read_text()
+    assert len(it.zygotes) == 1
+
+
+def test_last_words_of_a_zygote_are_heard(stage: Callable[..., Stage]) -> None:
+    """It said why and died: that it died is not the reason."""
+    it = stage()
+    it.settle()
+    for descriptor in it.hear().descriptors:
+        os.close(descriptor)
+    it.zygotes[0].send("failed", {"reason": "ImportError: no shop", "detail": ""})
+    pid = it.supervisor.generations[1].pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    it.supervisor._reap()
+    assert it.supervisor.state.last is not None
+    assert it.supervisor.state.last.reason == "ImportError: no shop"
+
+
+def test_worker_that_ends_is_reaped_by_its_zygote(stage: Callable[..., Stage]) -> None:
+    """The supervisor sees its end by the pidfd, and has its zygote ask how."""
+    it = stage(main_process_delay=0.01)
+    it.boot()
+    worker = it.workers[1]
+    os.kill(worker.pid, signal.SIGKILL)
+    # Without `until`: the sleeper is a child of this process, and must be reaped by the zygote's word only.
+    it.supervisor._wait(time.monotonic() + PATIENCE)
+    assert it.hear() == Message("reap", {"worker": 1, "pid": worker.pid}, [])
+    _, status = os.waitpid(worker.pid, 0)
+    it.zygotes[0].send("exited", {"worker": 1, "status": status})
+    it.until(lambda: 3 in it.supervisor.children)
+    assert f"worker 1 (process {worker.pid}) ended: killed by SIGKILL" in it.log.read_text()
+    it.start_worker()
+    it.until(lambda: it.supervisor.state.workers[3].phase is Phase.READY)
+
+
+def test_fork_that_fails_is_logged_and_tried_again(stage: Callable[..., Stage]) -> None:
+    it = stage(max_workers=1, main_process_delay=0.01)
+    it.boot()
+    it.workers[1].channel.send("leaving")
+    it.until(lambda: 2 in it.supervisor.children)
+    os.close(it.hear().descriptors[0])
+    it.zygotes[0].send("fork-failed", {"worker": 2, "reason": "Resource temporarily unavailable"})
+    it.until(lambda: 3 in it.supervisor.children)
+    assert "cannot fork worker 2: Resource temporarily unavailable" in it.log.read_text()
+    it.start_worker()
+    it.until(lambda: it.supervisor.state.workers[3].phase is Phase.READY)
+
+
+def test_reload_retires_old_workers(stage: Callable[..., Stage]) -> None:
+    it = stage(max_workers=1)
+    it.boot()
+    it.supervisor._see(plan.ReloadAsked())
+    it.settle()
+    for descriptor in it.hear(2).descriptors:
+        os.close(descriptor)
+    it.zygotes[1].send("loaded")
+    it.until(lambda: 2 in it.supervisor.children)
+    it.start_worker(generation=2)
+    it.until(lambda: it.supervisor.state.serving == 2)
+    assert it.workers[1].channel.receive() == Message("retire", {}, [])
+
+
+def test_reload_of_a_broken_file_starts_nothing(stage: Callable[..., Stage], tmp_path: Path) -> None:
+    it = stage(max_workers=1)
+    it.boot()
+    (tmp_path / "stardust.toml").write_text('app = "shop"\nmax-workers = "many"\n')
+    it.supervisor._see(plan.ReloadAsked())
+    it.settle()
+    assert len(it.zygotes) == 1
+    assert it.supervisor.state.serving == 1
+    assert list(it.supervisor.generations) == [1]
+    log = it.log.read_text()
+    assert f"generation 2 failed: {tmp_path / 'stardust.toml'}:2: max-workers" in log
+    assert "; generation 1 goes on" in log
+
+
+def test_killed_request_is_in_the_access_log(stage: Callable[..., Stage], tmp_path: Path) -> None:
+    """The worker cannot write that line any more."""
+    path = tmp_path / "access.log"
+    it = stage(max_workers=1, access_log=str(path), access_log_format="json", main_process_delay=0.01)
+    it.boot()
+    worker = it.workers[1]
+    slot = it.supervisor.scoreboard.slot(worker.slot)
+    slot.born(worker.pid, 1, time.monotonic())
+    slot.busy(1, time.monotonic(), 0.0, b"192.0.2.1 GET /slow?x=1 HTTP/1.1")
+    os.kill(worker.pid, signal.SIGKILL)
+    it.until(lambda: 1 not in it.supervisor.children)
+    [line] = path.read_text().splitlines()
+    assert all(
+        part in line for part in ("GET", "/slow?x=1", "192.0.2.1", "killed by SIGKILL", str(worker.pid))
+    )
+
+
+def test_logs_are_reopened_by_everybody(stage: Callable[..., Stage], tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    it = stage(max_workers=1, access_log=str(path))
+    it.boot()
+    path.rename(tmp_path / "access.log.1")
+    it.supervisor._reopen_logs()
+    for channel in (it.zygotes[0], it.workers[1].channel):
+        message = channel.receive()
+        assert message is not None
+        [descriptor] = message.descriptors
+        assert message.kind == "reopen"
+        assert os.path.samestat(os.fstat(descriptor), path.stat())
+        os.close(descriptor)
+
+
+def test_log_that_cannot_be_reopened_goes_on_in_the_old_file(
+    stage: Callable[..., Stage], tmp_path: Path
+) -> None:
+    (tmp_path / "logs").mkdir()
+    it = stage(max_workers=1, access_log=str(tmp_path / "logs" / "access.log"))
+    it.boot()
+    (tmp_path / "logs").rename(tmp_path / "elsewhere")
+    it.supervisor._reopen_logs()
+    assert f"cannot reopen {tmp_path / 'logs' / 'access.log'}: No such file" in it.log.read_text()
+
+
+def test_stuck_worker_writes_its_stacks_and_is_killed(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = stage(max_workers=1)
+    it.boot()
+    sent: list[int] = []
+    real = processes.signal_process
+
+    def witness(pidfd: int, number: int) -> None:
+        sent.append(number)
+        # The sleeper has no handler for the other one, and would end too early.
+        if number == signal.SIGKILL:
+            real(pidfd, number)
+
+    monkeypatch.setattr(processes, "signal_process", witness)
+    it.supervisor._see(plan.Overdue(1, "request-timeout"))
+    it.settle()
+    it.start_worker()
+    it.until(lambda: 1 not in it.supervisor.children)
+    assert sent == [system.STACKS_SIGNAL, signal.SIGKILL]
+    log = it.log.read_text()
+    assert f"worker 1 (process {it.workers[1].pid}) is stuck: request-timeout; its stacks follow" in log
+    assert f"killing worker 1 (process {it.workers[1].pid}): request-timeout" in log
+
+
+def test_descriptor_that_takes_the_number_of_a_closed_one_is_not_taken_for_it(
+    stage: Callable[..., Stage],
+) -> None:
+    """Two are ready in one round; the one heard first closes the other, and another takes its number."""
+    supervisor = stage().supervisor
+    heard: list[str] = []
+    ends = [pair() for _ in range(2)]
+
+    def hear(other: int) -> None:
+        heard.append("first" if not heard else "stranger")
+        supervisor._unwatch(other)
+        supervisor._watch(other, partial(heard.append, "newcomer"))
+
+    for mine, other in (ends, ends[::-1]):
+        mine[1].send(b"x")
+        supervisor._watch(mine[0].fileno(), partial(hear, other[0].fileno()))
+    supervisor._wait(math.inf)
+    assert heard == ["first"]
+    for ours, theirs in ends:
+        with ours, theirs:
+            supervisor._unwatch(ours.fileno())

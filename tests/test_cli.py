@@ -1,0 +1,164 @@
+"""The command `stardust` as a process: exit codes and texts. What it serves then is for tests/live."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from stardust import __version__
+
+PATIENCE = 60.0  # s
+
+HELLO = """
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+"""
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "stardust", *arguments]
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Ours, without what a service manager may have put into it."""
+    private = ("LISTEN_", "NOTIFY_", "WATCHDOG_")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(private)}
+    return {**ours, **(extra or {})}
+
+
+def stardust(
+    directory: Path, *arguments: str, extra: Mapping[str, str] | None = None
+) -> tuple[int, str, str]:
+    """Run it until it ends: exit code, standard output, standard error."""
+    done = subprocess.run(
+        command(*arguments),
+        cwd=directory,
+        env=environment(extra),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A directory with an application, `shop:application`."""
+    (tmp_path / "shop.py").write_text(HELLO)
+    return tmp_path
+
+
+def test_help(home: Path) -> None:
+    code, out, err = stardust(home, "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith("usage: stardust ")
+    assert "--max-workers" in out
+
+
+def test_version(home: Path) -> None:
+    assert stardust(home, "--version") == (0, f"stardust {__version__}\n", "")
+
+
+def test_check_config(home: Path) -> None:
+    file = home / "stardust.toml"
+    file.write_text('app = "shop:application"\nmax-workers = 3\n')
+    assert stardust(home, "--config", str(file), "--check-config") == (0, f"stardust: {file}: fine\n", "")
+    assert stardust(home, "shop:application", "--check-config") == (
+        0,
+        "stardust: the command line: fine\n",
+        "",
+    )
+
+
+def test_print_config_says_where_each_value_comes_from(home: Path) -> None:
+    file = home / "stardust.toml"
+    file.write_text('app = "shop:application"\nmax-workers = 3\n')
+    code, out, err = stardust(home, "--config", str(file), "--timeout", "7", "--print-config")
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
+    assert any(line[:3] == ["max-workers", "=", "3"] and f"{file}:2" in line for line in lines)
+    assert any(line[:2] == ["timeout", "="] and "--timeout" in line for line in lines)
+    assert any(line[:3] == ["threads", "=", "1"] and "default" in line for line in lines)
+
+
+# name: the arguments, the exit code, what the message must name
+REFUSED: dict[str, tuple[list[str], int, list[str]]] = {
+    "unknown flag": (["shop", "--max-worker", "3"], 2, ["--max-worker", "--max-workers"]),
+    "flag without its value": (["shop", "--max-workers"], 2, ["--max-workers"]),
+    "value out of bounds": (["shop", "--max-workers", "-1"], 6, ["max-workers", "-1"]),
+    "no such file": (["--config", "nowhere.toml"], 6, ["nowhere.toml"]),
+    "no application": ([], 6, ["app"]),
+    "application that cannot be imported": (["nosuchmodule", "--port", "0"], 3, ["nosuchmodule"]),
+    "interpreter that does not exist": (["shop", "--python", "/no/such/python"], 6, ["/no/such/python"]),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(home: Path, name: str) -> None:
+    arguments, expected, named = REFUSED[name]
+    extra = [] if expected == 2 else ["--control-socket", str(home / "control")]
+    code, out, err = stardust(home, *arguments, *(extra if arguments else []))
+    assert (code, out) == (expected, "")
+    assert all(word in err for word in named), err
+    assert "Traceback" not in err
+
+
+def test_bad_file_is_refused_with_place_and_nearest_name(home: Path) -> None:
+    file = home / "stardust.toml"
+    file.write_text('app = "shop"\nmax-wrokers = 3\n')
+    code, out, err = stardust(home, "--config", str(file))
+    assert (code, out) == (6, "")
+    assert err.startswith(f"stardust: {file}:2: max-wrokers: ")
+    assert "max-workers" in err
+
+
+def test_address_in_use(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        control = str(home / "control")
+        code, out, err = stardust(home, "shop", "--port", port, "--control-socket", control)
+    assert (code, out) == (1, "")
+    assert f":{port}" in err
+
+
+def test_descriptors_meant_for_another_process(home: Path) -> None:
+    extra = {"LISTEN_FDS": "1", "LISTEN_PID": "1"}
+    code, out, err = stardust(home, "shop", extra=extra)
+    assert (code, out) == (6, "")
+    assert "LISTEN_PID" in err
+
+
+def test_no_workers_but_one_process(home: Path) -> None:
+    """max-workers = 0: the very process that was started serves, and leaves on SIGTERM."""
+    path = str(home / "http.sock")
+    with (
+        subprocess.Popen(
+            command("shop", "--max-workers", "0", "--socket", path),
+            cwd=home,
+            env=environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+        socket.socket(socket.AF_UNIX) as client,
+    ):
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline() == f"stardust: one process, no workers: listen-1 {path}\n"
+            client.settimeout(PATIENCE)
+            client.connect(path)
+            client.sendall(b"GET / HTTP/1.0\r\nHost: test\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(65536), b""))
+            assert answer.endswith(b"\r\n\r\nhello")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()

@@ -1,0 +1,311 @@
+"""A worker as a process: a real one, at the end of a real channel, with the test as its supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from stardust import settings, system
+from stardust.channel import Channel, Message, pair
+from stardust.errors import Exit
+from stardust.scoreboard import BUSY, IDLE, Entry, Scoreboard
+from stardust.settings import Config
+
+PATIENCE = 20.0  # s; far beyond what anything takes
+SLOT = 5
+PACKAGE = Path(settings.__file__).parents[1]
+
+# What a zygote's child does: the heritage is there already, and `run` is all that is left.
+CHILD = """
+import json, socket, sys
+from stardust import settings
+from stardust.address import Address
+from stardust.channel import Channel
+from stardust.load import load
+from stardust.log import Log
+from stardust.scoreboard import Scoreboard
+from stardust.worker import process
+from stardust.worker.loop import Door
+
+order = json.loads(sys.argv[1])
+config = settings.load(order["config"])
+listener = socket.socket(fileno=order["listener"])
+listener.setblocking(False)
+heritage = process.Inheritance(
+    generation=7,
+    config=config,
+    doors=[Door(listener, Address("tcp", "127.0.0.1", 80), own=True)],
+    scoreboard=Scoreboard(order["scoreboard"]),
+    log=Log("generation 7", stamped=False),
+    log_descriptor=order["log"],
+    app=load(config.app) if config.preload else None,
+)
+channel = None if order["channel"] is None else Channel.adopt(order["channel"])
+sys.exit(process.run(heritage, 3, order["slot"], channel))
+"""
+
+APP = """
+import os, select
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    if environ["PATH_INFO"] == "/wait":
+        os.write(int(environ["QUERY_STRING"]), b"here")
+        select.select([], [], [])
+    return [environ["PATH_INFO"].encode()]
+"""
+
+
+class Worker:
+    """The process and all that its supervisor holds of it."""
+
+    def __init__(self, directory: Path, config: Config, *, alone: bool = False) -> None:
+        self.log_path = directory / "access.log"
+        self.board = Scoreboard.create()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.said_reader, self.said_writer = os.pipe()
+        ours, theirs = pair()
+        self.channel = Channel(ours)
+        log = self.opened_log()
+        order = {
+            "config": settings.dump(config),
+            "listener": self.listener.fileno(),
+            "scoreboard": self.board.descriptor,
+            "slot": SLOT,
+            "log": log,
+            "channel": None if alone else theirs.fileno(),
+        }
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", CHILD, json.dumps(order)],
+                cwd=PACKAGE,
+                stderr=subprocess.PIPE,
+                pass_fds=[
+                    theirs.fileno(),
+                    self.listener.fileno(),
+                    self.board.descriptor,
+                    log,
+                    self.said_writer,
+                ],
+            )
+        os.close(log)
+        self.pidfd = os.pidfd_open(self.process.pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(PATIENCE)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        self.channel.close()
+        self.listener.close()
+        for descriptor in (self.pidfd, self.board.descriptor, self.said_reader, self.said_writer):
+            os.close(descriptor)
+
+    @property
+    def entry(self) -> Entry:
+        return self.board.read(SLOT)
+
+    def opened_log(self) -> int:
+        return os.open(self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def message(self) -> Message:
+        """The next one; the end of the channel is none."""
+        readable(self.channel)
+        message = self.channel.receive()
+        assert message is not None, self.errors()
+        return message
+
+    def until(self, condition: Callable[[Entry], bool]) -> None:
+        """Returns when the scoreboard says so. Nothing wakes its readers, so this one looks again."""
+        give_up = time.monotonic() + PATIENCE
+        looks = select.poll()
+        looks.register(self.pidfd, select.POLLIN)
+        while not condition(self.entry):
+            assert not looks.poll(1), f"it is gone: {self.errors()}"
+            assert time.monotonic() < give_up, f"it never came true: {self.entry}"
+
+    def beaten(self) -> None:
+        """Returns when it has answered a ping, and so has done all it was told before."""
+        before = self.entry.heartbeat
+        self.channel.send("ping")
+        self.until(lambda entry: entry.heartbeat > before)
+
+    def ended(self) -> int:
+        """Its exit code, when it has left."""
+        return self.process.wait(PATIENCE)
+
+    def errors(self) -> str:
+        """Standard error, when it has left."""
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode()
+
+    def connected(self) -> socket.socket:
+        return socket.create_connection(self.listener.getsockname(), PATIENCE)
+
+    def get(self, target: str) -> bytes:
+        with self.connected() as client:
+            client.sendall(f"GET {target} HTTP/1.0\r\n\r\n".encode())
+            received = b""
+            while more := client.recv(65536):
+                received += more
+        return received.partition(b"\r\n\r\n")[2]
+
+
+def readable(descriptor: int | Channel) -> None:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    assert poll.poll(PATIENCE * 1000), "nothing came"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "application.py").write_text(APP)
+    return Config(app=str(tmp_path / "application.py"), max_reqs_per_child=0)
+
+
+@pytest.fixture
+def worker(tmp_path: Path, config: Config) -> Iterator[Worker]:
+    with Worker(tmp_path, config) as worker:
+        assert worker.message().kind == "ready"
+        yield worker
+
+
+@pytest.mark.parametrize("preload", [True, False], ids=["preloaded", "loaded after the fork"])
+def test_it_serves(tmp_path: Path, config: Config, preload: bool) -> None:
+    with Worker(tmp_path, replace(config, preload=preload)) as worker:
+        assert worker.message().kind == "ready"
+        assert worker.get("/a") == b"/a"
+        worker.until(lambda entry: entry.state == IDLE and entry.requests == 1)
+        entry = worker.entry
+        assert (entry.pid, entry.generation) == (worker.process.pid, 7)
+        assert Path(f"/proc/{worker.process.pid}/comm").read_text() == "stardust:w3\n"
+
+
+def test_a_ping_is_answered_on_the_scoreboard(worker: Worker) -> None:
+    for _ in range(3):
+        worker.beaten()
+
+
+@pytest.mark.parametrize("how", ["retire", "stop", "end of file", "SIGTERM"])
+def test_it_leaves(worker: Worker, how: str) -> None:
+    """And says "leaving" only when the supervisor could not know."""
+    if how == "SIGTERM":
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.message().kind == "leaving"
+    elif how == "end of file":
+        worker.channel.socket.shutdown(socket.SHUT_RDWR)
+    else:
+        worker.channel.send(how)
+    assert worker.ended() == Exit.OK
+    assert worker.errors() == ""
+
+
+def test_it_finishes_what_was_begun(worker: Worker) -> None:
+    with worker.connected() as client:
+        client.sendall(b"GET /a HTTP/1.1\r\n")
+        worker.get("/b")  # by now the other one was accepted too
+        worker.channel.send("retire")
+        client.sendall(b"Host: test\r\n\r\n")
+        received = b""
+        while more := client.recv(65536):
+            received += more
+    assert received.endswith(b"\r\n\r\n/a")
+    assert worker.ended() == Exit.OK
+
+
+def test_the_limit_of_requests(tmp_path: Path, config: Config) -> None:
+    """It holds as soon as the scoreboard says that somebody would follow."""
+    with Worker(tmp_path, replace(config, max_reqs_per_child=2)) as worker:
+        assert worker.message().kind == "ready"
+        for _ in range(3):
+            worker.get("/a")
+        worker.board.replaceable = True
+        worker.get("/a")
+        assert worker.message().kind == "leaving"
+        assert worker.ended() == Exit.OK
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1]
+)
+def test_signals_for_others_are_ignored(worker: Worker, number: signal.Signals) -> None:
+    worker.process.send_signal(number)
+    assert worker.get("/a") == b"/a"
+
+
+def test_the_log_is_moved(worker: Worker) -> None:
+    """As logrotate does it: rename, and then have a new one opened."""
+    worker.get("/before")
+    worker.until(lambda entry: entry.requests == 1)
+    worker.log_path.rename(worker.log_path.with_suffix(".1"))
+    descriptor = worker.opened_log()
+    worker.channel.send("reopen", descriptors=[descriptor])
+    os.close(descriptor)
+    worker.beaten()
+    worker.get("/after")
+    worker.channel.send("stop")
+    assert worker.ended() == Exit.OK
+    assert '"GET /before HTTP/1.0" 200' in worker.log_path.with_suffix(".1").read_text()
+    assert '"GET /after HTTP/1.0" 200' in worker.log_path.read_text()
+    assert worker.log_path.read_text().count("\n") == 1
+
+
+def test_an_application_that_cannot_be_loaded(tmp_path: Path, config: Config) -> None:
+    (tmp_path / "application.py").write_text("import there_is_no_such_module\n")
+    with Worker(tmp_path, replace(config, preload=False)) as worker:
+        message = worker.message()
+        assert message.kind == "failed"
+        assert "there_is_no_such_module" in message.content["reason"]
+        assert "Traceback" in message.content["detail"]
+        assert worker.ended() == Exit.APPLICATION
+        assert worker.errors() == ""
+
+
+def test_nobody_to_tell_that_it_cannot_be_loaded(tmp_path: Path, config: Config) -> None:
+    (tmp_path / "application.py").write_text("import there_is_no_such_module\n")
+    with Worker(tmp_path, replace(config, preload=False), alone=True) as worker:
+        assert worker.ended() == Exit.APPLICATION
+        errors = worker.errors()
+        assert "worker 3: error: cannot load" in errors
+        assert "Traceback" in errors
+
+
+def test_alone(tmp_path: Path, config: Config) -> None:
+    with Worker(tmp_path, config, alone=True) as worker:
+        assert worker.get("/a") == b"/a"
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.ended() == Exit.OK
+        assert worker.errors() == ""
+
+
+def test_a_stuck_worker_writes_its_stacks(worker: Worker) -> None:
+    """`request-timeout`: the signal is answered whatever the application does, and then comes SIGKILL."""
+    with worker.connected() as client:
+        client.sendall(f"GET /wait?{worker.said_writer} HTTP/1.0\r\n\r\n".encode())
+        readable(worker.said_reader)
+        assert worker.entry.state == BUSY
+        worker.process.send_signal(system.STACKS_SIGNAL)
+        assert worker.process.stderr is not None
+        stacks = b""
+        while b"in run" not in stacks:
+            readable(worker.process.stderr.fileno())
+            stacks += os.read(worker.process.stderr.fileno(), 65536)
+        assert b"application.py" in stacks
+        worker.process.kill()
+        assert worker.ended() == -signal.SIGKILL
