@@ -18,7 +18,8 @@ from stardust.log import Log, goes_to_journal
 from stardust.scoreboard import Scoreboard
 from stardust.settings import Config
 from stardust.supervisor import processes
-from stardust.supervisor.shell import Supervisor, Surroundings, first_message, open_access_log
+from stardust.supervisor.generation import Generation
+from stardust.supervisor.shell import Supervisor, Surroundings
 from stardust.systemd import activation
 from stardust.systemd.activation import Inherited
 from stardust.systemd.notify import Notifier, watchdog_interval
@@ -56,7 +57,7 @@ def _run(arguments: Arguments, config: Config) -> int:
     control_path = control_address.default(config.source, config.control_socket, os.environ, os.geteuid())
     activation.scrub(os.environ)
     if config.max_workers == 0:
-        _serve_alone(config, inherited, notifier, stamped)
+        _serve_alone(config, inherited, notifier, log, stamped)
     given = Surroundings(
         arguments=arguments,
         config=config,
@@ -73,18 +74,18 @@ def _run(arguments: Arguments, config: Config) -> int:
     return Supervisor(given).run()
 
 
-def _serve_alone(config: Config, inherited: Sequence[Inherited], notifier: Notifier, stamped: bool) -> None:
+def _serve_alone(
+    config: Config, inherited: Sequence[Inherited], notifier: Notifier, log: Log, stamped: bool
+) -> None:
     """`max-workers = 0`: become the application's interpreter, which serves by itself. Does not return."""
-    listeners = listener.open_all(config, inherited, [])
-    log_descriptor = open_access_log(config.access_log) if config.access_log else None
+    generation = Generation(1, config, listener.open_all(config, inherited, []))
+    generation.open_request_log(log)
     ours, theirs = pair()
-    message = first_message(
-        1, config, listeners, Scoreboard.create(), log_descriptor, stamped=stamped, alone=True
-    )
+    message = generation.first_message(Scoreboard.create(), stamped=stamped, alone=True)
     Channel(ours).send("generation", *message)
     ours.set_inheritable(True)  # the other end would read end of file if nobody held this one
     environ = configs.application_environment(config, os.environ)
-    for each in listeners:
+    for each in generation.listeners:
         print(f"stardust: one process, no workers: {each.name} {each.address}", file=sys.stderr)
     notifier.ready("One process, no workers")
-    processes.replace_by_server(config.python or sys.executable, environ, theirs)
+    processes.replace_by_server(generation.interpreter, environ, theirs)

@@ -1,8 +1,9 @@
 """One shared memory that every worker writes its own slot of, and others read: who is doing what.
 
 The supervisor makes it (memfd_create(2)) and every process of every generation maps it. A slot has one
-writer, the worker that was forked into it; a reader may see a half-written text, never a half-written
-number (all numbers are aligned words of 8 bytes). Times are seconds of the monotonic clock.
+writer, the worker that was forked into it; only its dismissal is the supervisor's. A reader may see a
+half-written text, never a half-written number (all numbers are aligned words of 8 bytes). Times are seconds
+of the monotonic clock.
 
 The first bytes of the header tell workers whether a successor could be forked: one that has reached its
 own limit goes on serving while there is nobody to replace it.
@@ -21,14 +22,16 @@ SLOTS = 1024
 _HEADER = 4096
 _SLOT = 512
 
-# A slot: process id and generation; heartbeat; then what every request writes, in two parts that overlap in
-# the middle, so that beginning and end of a request are one store each (some 0.2 µs).
+# A slot: process id and generation; heartbeat; dismissal; then what every request writes, in two parts that
+# overlap in the middle, so that beginning and end of a request are one store each (some 0.2 µs).
 _BORN = struct.Struct("qq")
 _HEARTBEAT = struct.Struct("d")
+_DISMISSED = struct.Struct("q")
 _IDLE = struct.Struct("qqqqdd")  # requests, connections | state, running, since, deadline
 _BUSY = struct.Struct("qqddq256s")  # state, running, since, deadline | length and bytes of the text
 _HEARTBEAT_AT = _BORN.size
-_IDLE_AT = _HEARTBEAT_AT + _HEARTBEAT.size
+_DISMISSED_AT = _HEARTBEAT_AT + _HEARTBEAT.size
+_IDLE_AT = _DISMISSED_AT + _DISMISSED.size
 _BUSY_AT = _IDLE_AT + 16
 LONGEST = 256  # bytes of a text
 
@@ -77,6 +80,10 @@ class Scoreboard:
         """What slot `number` says now."""
         return self.slot(number).read()
 
+    def dismiss(self, number: int) -> None:
+        """From now on the worker in this slot accepts nothing, whatever it is doing when the order comes."""
+        _DISMISSED.pack_into(self._slot_bytes(number), _DISMISSED_AT, 1)
+
     def clear(self, number: int) -> None:
         """Forget who had the slot: before a worker is forked into it, and after one is gone."""
         self._slot_bytes(number)[:] = bytes(_SLOT)
@@ -115,6 +122,11 @@ class Slot:
     def busy(self, running: int, since: float, deadline: float, text: bytes) -> None:
         """`running` requests run; the oldest is `text`, began at `since` and is overdue at `deadline`."""
         _BUSY.pack_into(self._bytes, _BUSY_AT, BUSY, running, since, deadline, len(text), text)
+
+    @property
+    def dismissed(self) -> bool:
+        """Whether the supervisor wants no more connections to be accepted here."""
+        return self._bytes[_DISMISSED_AT] != 0
 
     def beat(self, now: float) -> None:
         """The loop turns."""

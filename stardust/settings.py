@@ -494,7 +494,8 @@ class Config:
             COUNT,
             low=0,
             help="requests a worker serves before it is replaced",
-            text="It bounds what a slow leak can take. No request is lost by it. 0: no limit.",
+            text="""It bounds what a slow leak can take. No request is lost by it: at the limit the worker
+            accepts nothing more, and serves the connections it has. 0: no limit.""",
         ),
     )
     min_reqs_per_child: int = field(

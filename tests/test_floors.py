@@ -59,6 +59,8 @@ FLOORS = {
     "control.client": 5,
     "zygote": 6,
     "boot": 6,
+    "supervisor.clients": 6,
+    "supervisor.generation": 6,
     "supervisor.health": 6,
     "supervisor.processes": 6,
     "supervisor.report": 6,

@@ -13,13 +13,6 @@ TOP = Path(__file__).parents[1]
 UNTESTED = {
     "errors": "declarations; the texts are held by the tests of those who raise them",
     "__main__": "one call; every live test runs it",
-    # Shells around processes: what they decide is decided, and tested, elsewhere.
-    "boot": "needs an interpreter of its own: live/test_interpreter",
-    "cli": "live/test_boot",
-    "zygote": "live/test_boot, live/test_pool",
-    "supervisor/processes": "live/test_pool",
-    "supervisor/shell": "live/test_reload, live/test_stop, live/test_pool",
-    "worker/process": "live/test_pool",
 }
 
 # Test modules that belong to no single module.

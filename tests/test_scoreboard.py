@@ -103,3 +103,16 @@ def test_every_state_has_a_name() -> None:
 
 def test_the_descriptor_is_closed_on_exec(board: Scoreboard) -> None:
     assert not os.get_inheritable(board.descriptor)
+
+
+def test_a_dismissal_is_seen_by_the_worker() -> None:
+    board = Scoreboard.create()
+    slot = board.slot(3)
+    slot.born(1, 1, 0.0)
+    seen = [slot.dismissed]
+    board.dismiss(3)
+    slot.busy(1, 2.0, 0.0, b"x")
+    seen.append(slot.dismissed)
+    board.clear(3)
+    seen.append(slot.dismissed)
+    assert seen == [False, True, False]

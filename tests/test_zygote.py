@@ -20,10 +20,11 @@ import pytest
 from stardust import address, settings
 from stardust.channel import Channel, Message, pair
 from stardust.listener import Listener
+from stardust.log import Log
 from stardust.scoreboard import IDLE, STARTING, Scoreboard
 from stardust.settings import Config, Listen
 from stardust.supervisor import processes
-from stardust.supervisor.shell import first_message, open_access_log
+from stardust.supervisor.generation import Generation, open_request_log
 
 PATIENCE = 30.0  # s
 
@@ -94,13 +95,11 @@ class Zygote:
     def _introduce(self, config: Config, sock: socket.socket) -> None:
         where = address.parse("127.0.0.1:0")
         listeners = [Listener("http", sock, where, False, config.listen[0])]
-        log = open_access_log(config.access_log) if config.access_log else None
-        content, descriptors = first_message(
-            1, config, listeners, self.scoreboard, log, stamped=True, alone=False
-        )
-        self.channel.send("generation", content, descriptors)
-        if log is not None:
-            os.close(log)
+        generation = Generation(1, config, listeners)
+        generation.open_request_log(Log("test"))
+        self.channel.send("generation", *generation.first_message(self.scoreboard, stamped=True))
+        if generation.requests is not None:
+            generation.requests.close()
 
     def __enter__(self) -> Self:
         return self
@@ -191,6 +190,7 @@ def test_load_fork_serve_reap(start: Start, listener: socket.socket, interpreter
         assert (entry.pid, entry.generation) == (worker.pid, 1)
         assert entry.state in (STARTING, IDLE)
         worker.channel.send("retire")
+        assert worker.hear() == Message("leaving", {}, [])
         assert worker.hear() is None
         assert zygote.reap(worker) == 0
 
@@ -294,7 +294,7 @@ def test_reopened_log_is_for_workers_to_come(start: Start, tmp_path: Path, liste
     with start(HELLO, access_log=path) as zygote:
         zygote.hear()
         path.rename(tmp_path / "access.log.1")
-        fresh = open_access_log(str(path))
+        fresh = open_request_log(str(path))
         zygote.channel.send("reopen", None, [fresh])
         os.close(fresh)
         worker = zygote.fork()

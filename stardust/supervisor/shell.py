@@ -15,25 +15,24 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from stardust import accesslog, listener, settings
 from stardust import config as configs
-from stardust.accesslog import Record
+from stardust import listener
 from stardust.channel import Channel, Message, pair
 from stardust.config import Arguments
-from stardust.control.server import Client, Control
-from stardust.errors import ControlError, Exit, StardustError
+from stardust.control.server import Control
+from stardust.errors import Exit, StardustError
 from stardust.listener import Listener
 from stardust.log import Log
-from stardust.logfile import LogFile
 from stardust.scoreboard import BUSY, SLOTS, Entry, Scoreboard
 from stardust.settings import Config
 from stardust.supervisor import health, plan, processes, report
-from stardust.supervisor.plan import Phase, Policy, State, Stop, Zygote
+from stardust.supervisor.clients import Clients
+from stardust.supervisor.generation import Generation
+from stardust.supervisor.plan import Phase, State, Stop, Zygote
 from stardust.system import STACKS_SIGNAL
 from stardust.systemd.notify import Notifier
 
@@ -50,23 +49,6 @@ _SIGNALS = (
     signal.SIGTTOU,
     signal.SIGUSR1,
 )
-
-
-@dataclass(slots=True)
-class Generation:
-    """What belongs to a generation: its settings and listeners, its zygote, its access log."""
-
-    config: Config
-    listeners: list[Listener]
-    pid: int = 0
-    channel: Channel | None = None
-    log_descriptor: int | None = None
-    log_file: LogFile | None = None
-
-    @property
-    def interpreter(self) -> str:
-        """The application's own, or the one that runs the server."""
-        return self.config.python or sys.executable
 
 
 @dataclass(slots=True)
@@ -112,9 +94,7 @@ class Supervisor:
         self.watched: dict[int, Callable[[], object]] = {}
         self.exit: Exit | None = None
         self.started = self.now = time.monotonic()
-        self.waiting: list[Client] = []  # for the reload under way
-        self.waiting_next: list[Client] = []  # for the one after it
-        self.stopping: list[Client] = []
+        self.clients = Clients(given.control, self)
         self.said_last: plan.Outcome | None = None
         self.said_serving = 0
         self.judge_at = self.watchdog_at = self.extend_at = math.inf
@@ -127,8 +107,6 @@ class Supervisor:
         """Serve until told to stop; the exit code."""
         processes.become_subreaper()
         self._watch_signals()
-        if self.given.control is not None:
-            self._watch(self.given.control.fileno(), self._accept_client)
         while True:
             wake_at = self._settle()
             if self.exit is not None:
@@ -143,7 +121,7 @@ class Supervisor:
             decided = plan.plan(self.state, self.now)
             for action in decided.actions:
                 # The state first: what the act itself reveals, above all that it failed, comes after.
-                self._see(plan.Ordered(action))
+                self.see(plan.Ordered(action))
                 self._act(action)
             self._speak()
             if self.exit is not None or not decided.actions:
@@ -159,14 +137,16 @@ class Supervisor:
             if self.watched.get(descriptor) is react:
                 react()
 
-    def _see(self, event: plan.Event) -> None:
+    def see(self, event: plan.Event) -> None:
+        """Something was seen; what follows from it is planned when all that came with it is."""
         self.state = plan.observe(self.state, event, self.now)
 
-    def _watch(self, descriptor: int, react: Callable[[], object]) -> None:
+    def watch(self, descriptor: int, react: Callable[[], object]) -> None:
+        """Call `react` whenever `descriptor` is readable."""
         self.watched[descriptor] = react
         self.epoll.register(descriptor, select.EPOLLIN)
 
-    def _unwatch(self, descriptor: int) -> None:
+    def unwatch(self, descriptor: int) -> None:
         if self.watched.pop(descriptor, None) is not None:
             self.epoll.unregister(descriptor)
 
@@ -208,7 +188,7 @@ class Supervisor:
             self.children[number].channel.send("ping")
         self.judge_at = judgement.look_at
         for number, why in judgement.stuck.items():
-            self._see(plan.Overdue(number, why))
+            self.see(plan.Overdue(number, why))
         if judgement.stuck:
             self.judge_at = self.now
 
@@ -240,22 +220,22 @@ class Supervisor:
                 if number in numbers:
                     self._signalled(number)
 
-        self._watch(reader.fileno(), react)
+        self.watch(reader.fileno(), react)
 
     def _signalled(self, number: signal.Signals) -> None:
         match number:
             case signal.SIGCHLD:
                 self._reap()
             case signal.SIGHUP:
-                self._see(plan.ReloadAsked())
+                self.see(plan.ReloadAsked())
             case signal.SIGTERM | signal.SIGINT:
-                self._see(plan.StopAsked())
+                self.see(plan.StopAsked())
             case signal.SIGQUIT:
-                self._see(plan.StopAsked(fast=True))
+                self.see(plan.StopAsked(fast=True))
             case signal.SIGTTIN:
-                self._see(plan.Adjusted(+1))
+                self.see(plan.Adjusted(+1))
             case signal.SIGTTOU:
-                self._see(plan.Adjusted(-1))
+                self.see(plan.Adjusted(-1))
             case signal.SIGUSR1:
                 self._reopen_logs()
 
@@ -276,7 +256,7 @@ class Supervisor:
         if generation.channel is not None:
             # What it said before it died is still to be heard: above all "failed", with the traceback.
             self._hear_zygote(number, generation.channel)
-            self._unwatch(generation.channel.fileno())
+            self.unwatch(generation.channel.fileno())
             generation.channel.close()
             generation.channel = None
         generation.pid = 0
@@ -285,7 +265,7 @@ class Supervisor:
             self.log.error(how)
         for child in [child for child in self.children.values() if child.generation == number]:
             self._orphaned(child)
-        self._see(plan.ZygoteGone(number, how))
+        self.see(plan.ZygoteGone(number, how))
         self._forget_generations()
 
     def _orphaned(self, child: Child) -> None:
@@ -306,15 +286,15 @@ class Supervisor:
         child = self.children.get(content.get("worker", 0))
         match message.kind:
             case "loaded":
-                self._see(plan.Loaded(number))
+                self.see(plan.Loaded(number))
             case "failed":
-                self._see(plan.Failed(number, content["reason"], content["detail"]))
+                self.see(plan.Failed(number, content["reason"], content["detail"]))
             case "forked" if child is not None:
                 self._forked(child, content["pid"])
             case "fork-failed" if child is not None:
                 self.log.error(f"cannot fork worker {child.number}: {content['reason']}")
                 self._forget_child(child)
-                self._see(plan.ForkFailed(child.number))
+                self.see(plan.ForkFailed(child.number))
             case "exited" if child is not None:
                 self._worker_ended(child, processes.told(content["status"]))
 
@@ -324,14 +304,14 @@ class Supervisor:
         if child.pidfd is None:
             self._worker_ended(child, "it ended at once")
             return
-        self._watch(child.pidfd, lambda: self._worker_ending(child))
+        self.watch(child.pidfd, lambda: self._worker_ending(child))
         if child.doomed:
             processes.signal_process(child.pidfd, signal.SIGKILL)
 
     def _worker_ending(self, child: Child) -> None:
         """A worker has ended, and waits for its parent to ask how."""
         assert child.pidfd is not None
-        self._unwatch(child.pidfd)
+        self.unwatch(child.pidfd)
         self._hear_worker(child)
         zygote = self.generations[child.generation].channel
         if zygote is not None:
@@ -342,13 +322,20 @@ class Supervisor:
             content = message.content
             match message.kind:
                 case "ready":
-                    self._see(plan.Ready(child.number))
-                    self._progress(child)
+                    self.see(plan.Ready(child.number))
+                    self._tell_progress(child)
                 case "leaving":
-                    self._see(plan.Leaving(child.number))
+                    self.see(plan.Leaving(child.number))
+                    self._have_others_look()
                 case "failed":
                     self.log.error(f"worker {child.number}: {content['reason']}\n{content['detail']}")
-                    self._see(plan.WorkerFailed(child.number, content["reason"], content["detail"]))
+                    self.see(plan.WorkerFailed(child.number, content["reason"], content["detail"]))
+
+    def _have_others_look(self) -> None:
+        """A listener wakes one worker (EPOLLEXCLUSIVE): the one that has just left may have been the one."""
+        for child in self.children.values():
+            if self.state.workers[child.number].phase is Phase.READY:
+                child.channel.send("look")
 
     def _worker_ended(self, child: Child, how: str) -> None:
         worker = self.state.workers.get(child.number)
@@ -357,86 +344,40 @@ class Supervisor:
             self.log.error(f"worker {child.number} (process {child.pid}) ended: {how}")
         if entry.state == BUSY:
             why = worker.why if worker is not None and worker.why else how
-            self._log_killed_request(child, entry, why)
+            requests = self.generations[child.generation].requests
+            if requests is not None:
+                requests.killed(entry, why, now=self.now, wall=time.time() - self.now)
         self._forget_child(child)
-        self._see(plan.Gone(child.number, how))
+        self.see(plan.Gone(child.number, how))
+        self._have_others_look()
         self._forget_generations()
 
-    # --- the control socket ------------------------------------------------------------------------------
-
-    def _accept_client(self) -> None:
-        assert self.given.control is not None
-        try:
-            client = self.given.control.accept()
-        except ControlError as refusal:
-            self.log.warning(str(refusal))
-            return
-        if client is not None:
-            self._watch(client.fileno(), lambda: self._hear_client(client))
-
-    def _hear_client(self, client: Client) -> None:
-        try:
-            command = client.receive()
-        except ControlError as fault:
-            self._client_left(client, fault)
-            return
-        match command:
-            case "status":
-                client.finish(True, "", data=self._status())
-                self._dismiss(client)
-            case "stop":
-                self.stopping.append(client)
-                self._see(plan.StopAsked())
-            case "reload":
-                if self.state.stop is not Stop.NO:
-                    client.finish(False, "the server is stopping")
-                    self._dismiss(client)
-                    return
-                busy = self.state.coming or self.state.verdict is not None
-                (self.waiting_next if busy else self.waiting).append(client)
-                if busy:
-                    client.progress("waiting for the reload that is under way")
-                self._see(plan.ReloadAsked())
-
-    def _client_left(self, client: Client, fault: ControlError) -> None:
-        if not client.gone:
-            client.finish(False, str(fault))
-        waited = client in self.waiting
-        for queue in (self.waiting, self.waiting_next, self.stopping):
-            if client in queue:
-                queue.remove(client)
-        self._dismiss(client)
-        if waited and not self.waiting:
-            # systemd killed `stardustctl reload` at its time limit, and now says that the reload failed.
-            self._see(plan.ReloadAbandoned())
-
-    def _dismiss(self, client: Client) -> None:
-        self._unwatch(client.fileno())
-        client.close()
-
-    def _progress(self, child: Child) -> None:
-        if child.generation == self.state.coming and self.waiting:
-            ready = len(plan.members(self.state, child.generation, Phase.READY))
-            for client in self.waiting:
-                client.progress(
-                    f"generation {child.generation}: {ready}/{plan.target(self.state)} workers ready"
-                )
+    # --- what is known -----------------------------------------------------------------------------------
 
     def _entries(self) -> dict[int, Entry]:
         return {number: self.scoreboard.read(worker.slot) for number, worker in self.state.workers.items()}
 
-    def _status(self) -> dict[str, object]:
-        serving = self.generations.get(self.state.serving or self.state.coming)
-        listeners = [(each.name, str(each.address)) for each in serving.listeners] if serving else []
+    def status(self) -> dict[str, object]:
+        """All there is to know, for `stardustctl status`."""
+        generation = self.generations.get(self.state.serving or self.state.coming)
         return report.whole(
             self.state,
             self._entries(),
-            listeners,
+            [(each.name, str(each.address)) for each in generation.listeners] if generation else [],
             pid=os.getpid(),
             started=self.started,
             now=self.now,
             wall=time.time() - self.now,
         )
+
+    def _status_line(self) -> str:
+        return report.line(self.state, self._entries(), time.time() - self.now)
+
+    def _tell_progress(self, child: Child) -> None:
+        if child.generation == self.state.coming:
+            ready = len(plan.members(self.state, child.generation, Phase.READY))
+            wanted = plan.target(self.state)
+            self.clients.progress(f"generation {child.generation}: {ready}/{wanted} workers ready")
 
     # --- what is done ------------------------------------------------------------------------------------
 
@@ -449,7 +390,7 @@ class Supervisor:
             case plan.Fork(number, slot, generation):
                 self._do_fork(number, slot, generation)
             case plan.Retire(number, final):
-                self._tell(number, "stop" if final else "retire")
+                self._do_retire(number, "stop" if final else "retire")
             case plan.Dump(number, why):
                 self._do_dump(number, why)
             case plan.Kill(number, why):
@@ -466,47 +407,37 @@ class Supervisor:
                 self.log.info("stopping")
                 self.given.notifier.stopping(self._status_line())
             case plan.Conclude(outcome):
-                self._do_conclude(outcome)
+                self.clients.conclude(outcome)
             case plan.Leave(code):
                 self.exit = code
 
-    def _tell(self, number: int, kind: str) -> None:
+    def _do_retire(self, number: int, order: str) -> None:
+        """The flag first: a busy worker reads its orders only when it has accepted the next connection."""
         child = self.children.get(number)
         if child is not None:
-            child.channel.send(kind)
+            self.scoreboard.dismiss(child.slot)
+            child.channel.send(order)
 
     def _do_start(self, number: int) -> None:
         """Everything that can fail without touching what serves: settings, listeners, log, interpreter."""
         try:
             config = self.given.config if number == 1 else configs.read(self.given.arguments).config
             listeners = listener.open_all(config, self.given.inherited, self._bound())
-            generation = self.generations[number] = Generation(config, listeners)
-            self._see(plan.Configured(number, _policy(config)))
-            self._open_access_log(generation)
+            generation = self.generations[number] = Generation(number, config, listeners)
+            self.see(plan.Configured(number, generation.policy))
+            generation.open_request_log(self.log)
             environ = configs.application_environment(config, self.given.environ)
             generation.pid, channel = processes.start_zygote(generation.interpreter, environ)
         except StardustError as fault:
-            self._see(plan.Failed(number, str(fault), "", Exit(fault.exit)))
+            self.see(plan.Failed(number, str(fault), "", Exit(fault.exit)))
             return
         except OSError as fault:
             what = fault.filename or generation.interpreter
-            self._see(plan.Failed(number, f"{what}: {fault.strerror}", "", Exit.FAILURE))
+            self.see(plan.Failed(number, f"{what}: {fault.strerror}", "", Exit.FAILURE))
             return
         generation.channel = channel
-        channel.send("generation", *self._first_message(number, generation))
-        self._watch(channel.fileno(), lambda: self._hear_zygote(number, channel))
-
-    def _first_message(self, number: int, generation: Generation) -> tuple[dict[str, object], list[int]]:
-        """What a zygote is told first, and the descriptors with it: see `zygote.py`."""
-        return first_message(
-            number,
-            generation.config,
-            generation.listeners,
-            self.scoreboard,
-            generation.log_descriptor,
-            stamped=self.given.stamped,
-            alone=False,
-        )
+        channel.send("generation", *generation.first_message(self.scoreboard, stamped=self.given.stamped))
+        self.watch(channel.fileno(), lambda: self._hear_zygote(number, channel))
 
     def _bound(self) -> list[Listener]:
         """Every open listener, once."""
@@ -522,15 +453,15 @@ class Supervisor:
             order = {"worker": number, "slot": slot}
             if zygote is None or not zygote.send("fork", order, [theirs.fileno()]):
                 self._forget_child(child)
-                self._see(plan.ForkFailed(number))
+                self.see(plan.ForkFailed(number))
                 return
-        self._watch(child.channel.fileno(), lambda: self._worker_speaks(child))
+        self.watch(child.channel.fileno(), lambda: self._worker_speaks(child))
 
     def _worker_speaks(self, child: Child) -> None:
         self._hear_worker(child)
         if child.channel.at_end:
             # It ends, or the application closed all of its descriptors: its pidfd will tell.
-            self._unwatch(child.channel.fileno())
+            self.unwatch(child.channel.fileno())
 
     def _do_dump(self, number: int, why: str) -> None:
         child = self.children[number]
@@ -554,22 +485,13 @@ class Supervisor:
         if generation is not None and generation.pid:
             os.kill(generation.pid, signal.SIGKILL)
         else:
-            self._see(plan.ZygoteGone(number))
+            self.see(plan.ZygoteGone(number))
             self._forget_generations()
 
     def _do_say_ready(self) -> None:
         self.given.notifier.ready(self._status_line())
         if self.given.watchdog is not None:
             self.given.notifier.watchdog()
-
-    def _do_conclude(self, outcome: plan.Outcome) -> None:
-        """READY=1 has been said: now those who wait may believe it."""
-        for client in self.waiting:
-            client.finish(
-                outcome.ok, outcome.reason or f"generation {outcome.generation} serves", outcome.detail
-            )
-            self._dismiss(client)
-        self.waiting, self.waiting_next = self.waiting_next, []
 
     def _speak(self) -> None:
         """Say what has changed: in the log, on the scoreboard, to systemd."""
@@ -596,70 +518,31 @@ class Supervisor:
         if self.judge_at == math.inf and self.children:
             self.judge_at = self.now
 
-    def _status_line(self) -> str:
-        return report.line(self.state, self._entries(), time.time() - self.now)
-
-    # --- logs of requests --------------------------------------------------------------------------------
-
-    def _open_access_log(self, generation: Generation) -> None:
-        path = generation.config.access_log
-        if path:
-            generation.log_descriptor = open_access_log(path)
-            generation.log_file = LogFile(os.dup(generation.log_descriptor), self.log)
-
     def _reopen_logs(self) -> None:
-        """The log was renamed (logrotate): everybody goes on in a new file of the old name."""
+        """The access log was renamed (logrotate): everybody goes on in a new file of the old name."""
         for number, generation in self.generations.items():
-            if not generation.config.access_log or generation.log_descriptor is None:
+            if generation.requests is None:
                 continue
             try:
-                fresh = open_access_log(generation.config.access_log)
+                generation.requests.reopen()
             except OSError as fault:
                 self.log.error(f"cannot reopen {generation.config.access_log}: {fault.strerror}")
                 continue
-            os.close(generation.log_descriptor)
-            generation.log_descriptor = fresh
-            if generation.log_file is not None:
-                generation.log_file.reopened(os.dup(fresh))
-            listening = [child.channel for child in self.children.values() if child.generation == number]
-            for channel in [*listening, *([generation.channel] if generation.channel else [])]:
-                channel.send("reopen", None, [fresh])
-
-    def _log_killed_request(self, child: Child, entry: Entry, why: str) -> None:
-        """The worker cannot write this line any more."""
-        generation = self.generations[child.generation]
-        if generation.log_file is None:
-            return
-        peer, method, target, version = (entry.text.split(" ") + [""] * 4)[:4]
-        wall = time.time() - self.now
-        record = Record(
-            when=entry.since + wall,
-            duration=self.now - entry.since,
-            peer="" if peer == "-" else peer,
-            user="",
-            method=method,
-            target=target,
-            version=version,
-            status=0,
-            sent=0,
-            referer="",
-            agent="",
-            host="",
-            note=why,
-            pid=child.pid,
-        )
-        generation.log_file.add(accesslog.formatter(generation.config.access_log_format)(record))
-        generation.log_file.flush()
+            writers = [child.channel for child in self.children.values() if child.generation == number]
+            if generation.channel is not None:
+                writers.append(generation.channel)
+            for channel in writers:
+                channel.send("reopen", None, [generation.requests.descriptor])
 
     # --- forgetting --------------------------------------------------------------------------------------
 
     def _forget_child(self, child: Child) -> None:
         if self.children.pop(child.number, None) is None:
             return
-        self._unwatch(child.channel.fileno())
+        self.unwatch(child.channel.fileno())
         child.channel.close()
         if child.pidfd is not None:
-            self._unwatch(child.pidfd)
+            self.unwatch(child.pidfd)
             os.close(child.pidfd)
         self.scoreboard.clear(child.slot)
 
@@ -669,60 +552,13 @@ class Supervisor:
             generation = self.generations.pop(number)
             for each in listener.superseded(generation.listeners, self._bound()):
                 listener.close(each)
-            if generation.log_descriptor is not None:
-                os.close(generation.log_descriptor)
-            if generation.log_file is not None:
-                generation.log_file.close()
+            if generation.requests is not None:
+                generation.requests.close()
 
     def _close(self) -> None:
         """Leave last, and leave nothing."""
         self.given.notifier.flush()
-        if self.given.control is not None:
-            self.given.control.close()
-        for client in [*self.waiting, *self.waiting_next]:
-            client.finish(False, "the server has stopped")
-        for client in self.stopping:
-            client.finish(True, "stopped")
-
-
-def first_message(
-    number: int,
-    config: Config,
-    listeners: Sequence[Listener],
-    scoreboard: Scoreboard,
-    log_descriptor: int | None,
-    *,
-    stamped: bool,
-    alone: bool,
-) -> tuple[dict[str, object], list[int]]:
-    """The "generation" message of `zygote.py`, and its descriptors. `alone`: the zygote serves by itself."""
-    content = {
-        "generation": number,
-        "config": settings.dump(config),
-        "listeners": [{"address": list(each.address), "own": not each.inherited} for each in listeners],
-        "access_log": log_descriptor is not None,
-        "stamped": stamped,
-        "alone": alone,
-    }
-    logs = [] if log_descriptor is None else [log_descriptor]
-    return content, [scoreboard.descriptor, *logs, *(each.socket.fileno() for each in listeners)]
-
-
-def open_access_log(path: str) -> int:
-    """A descriptor to append to; "-" is standard output. Raises OSError, with the path in it."""
-    if path == "-":
-        return os.dup(1)
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-
-
-def _policy(config: Config) -> Policy:
-    return Policy(
-        workers=config.max_workers,
-        spawn_interval=config.spawn_interval,
-        respawn_pause=config.main_process_delay,
-        boot_timeout=config.boot_timeout,
-        graceful_timeout=config.graceful_timeout,
-    )
+        self.clients.close()
 
 
 def _next_message(channel: Channel) -> Message | None:

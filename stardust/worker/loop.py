@@ -191,7 +191,7 @@ class Loop:
                 if connection is not None:
                     self._react(connection)
                 elif descriptor in self.doors:
-                    if self.accepting:
+                    if self.accepting and not self.slot.dismissed:
                         self._accept(descriptor)
                 elif descriptor in watched:
                     watched[descriptor]()
@@ -207,6 +207,12 @@ class Loop:
         """Answer a ping: the loop turns."""
         self.slot.beat(self.now)
 
+    def look(self) -> None:
+        """Accept what may wait: the sibling that the kernel woke for it may have left without taking it."""
+        for descriptor in self.doors:
+            if self.accepting and not self.slot.dismissed:
+                self._accept(descriptor)
+
     def leave(self, *, final: bool = False) -> None:
         """Take nothing new, finish what was begun, then let `run` return.
 
@@ -219,6 +225,7 @@ class Loop:
             self.leave_by = self.now + self.config.graceful_timeout
             self._wake_by(self.leave_by)
             self._stop_accepting()
+            self.announce("leaving")
             for connection in list(self.fresh.members):
                 self._wait(connection, self.parked)
         if final:
@@ -444,7 +451,6 @@ class Loop:
         connection.requests += 1
         self.requests += 1
         if self.requests >= self.most_requests and not self.leaving and self.replaceable():
-            self.announce("leaving")
             self.leave()
         persistent = head.persistent and not self.leaving and connection.requests < self.most_on_connection
         received = connection.body.received if connection.body is not None else None
@@ -501,8 +507,7 @@ class Loop:
         assert exchange is not None
         if connection.spool is not None:
             connection.spool.close()
-        if environ.get("stardust.harakiri.commit") and not self.leaving:
-            self.announce("leaving")
+        if environ.get("stardust.harakiri.commit"):
             self.leave()
         if exchange.note == GONE:
             self._lose(connection, GONE)

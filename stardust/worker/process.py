@@ -110,6 +110,8 @@ class Orders:
             self.loop.leave(final=True)
         elif message.kind == "ping":
             self.loop.beat()
+        elif message.kind == "look":
+            self.loop.look()
         elif message.kind == "retire":
             self.loop.leave()
         elif message.kind == "stop":
@@ -128,7 +130,6 @@ def _watch_termination(loop: Loop, *, alone: bool) -> None:
 
     def react(keep: socket.socket = writer) -> None:
         if signal.SIGTERM in reader.recv(4096):
-            loop.announce("leaving")
             loop.leave(final=alone)
 
     loop.watch(reader.fileno(), react)

@@ -99,7 +99,7 @@ def test_orphans_leave_by_themselves(tmp_path: Path, listener: socket.socket, ga
 
 
 def test_recycling_loses_nothing(tmp_path: Path, listener: socket.socket) -> None:
-    """The default `max-reqs-per-child = 1000`."""
+    """The default `max-reqs-per-child = 1000`; who was let in before it was reached is served."""
     with Server(tmp_path, "max-workers = 2\n", sockets={"http": listener}) as server:
         server.ready()
         with Load(server.address, "/pid", clients=CLIENTS) as load:
@@ -107,7 +107,7 @@ def test_recycling_loses_nothing(tmp_path: Path, listener: socket.socket) -> Non
                 load.await_answers(500)
         assert not load.failures
         assert len(load.answers) >= 4
-        assert max(load.answers.values()) <= 1000
+        assert max(load.answers.values()) <= 1000 + CLIENTS
 
 
 def test_recycling_can_be_off(tmp_path: Path, listener: socket.socket) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import socket
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,17 +19,13 @@ from typing import Any
 import pytest
 
 from stardust import config as configs
-from stardust import system, zygote
-from stardust.address import Address
+from stardust import system
 from stardust.channel import Channel, Message, pair
 from stardust.errors import Exit
-from stardust.listener import Listener
 from stardust.log import Log
-from stardust.scoreboard import Scoreboard
-from stardust.settings import Config, Listen
 from stardust.supervisor import plan, processes
 from stardust.supervisor.plan import Phase
-from stardust.supervisor.shell import Supervisor, Surroundings, first_message, open_access_log
+from stardust.supervisor.shell import Supervisor, Surroundings
 from stardust.systemd.notify import Notifier
 
 PATIENCE = 30.0  # s
@@ -132,7 +126,7 @@ class Stage:
     def close(self) -> None:
         """Stop at once, whatever has happened, and leave nothing."""
         supervisor = self.supervisor
-        supervisor._see(plan.StopAsked(fast=True))
+        supervisor.see(plan.StopAsked(fast=True))
         self.settle()
         self.until(self._over)
         supervisor._close()
@@ -161,81 +155,6 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     yield make
     for each in made:
         each.close()
-
-
-# --- what a zygote is told first -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("logs", [False, True], ids=["no log", "log"])
-def test_zygote_understands_its_first_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: bool
-) -> None:
-    monkeypatch.setattr(system, "name_process", lambda name: None)
-    config = Config(app="shop:application", max_workers=3, listen=(Listen("a"), Listen("b")))
-    addresses = [Address("tcp", "127.0.0.1", 80, ""), Address("unix", "", 0, "/run/x.sock")]
-    scoreboard = Scoreboard.create()
-    log = open_access_log(str(tmp_path / "access.log")) if logs else None
-    with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
-        listeners = [
-            Listener(table.name, sock, where, inherited, table)
-            for table, sock, where, inherited in zip(
-                config.listen, [tcp, unix], addresses, [True, False], strict=True
-            )
-        ]
-        content, descriptors = first_message(4, config, listeners, scoreboard, log, stamped=True, alone=False)
-        ours, theirs = pair()
-        with ours, theirs:
-            assert Channel(ours).send("generation", content, descriptors)
-            order = Channel(theirs).receive()
-    assert order is not None
-    heritage = zygote._inheritance(order)
-    assert (heritage.generation, heritage.config, heritage.app) == (4, config, None)
-    assert [(door.address, door.own) for door in heritage.doors] == [
-        (addresses[0], False),
-        (addresses[1], True),
-    ]
-    assert [door.socket.family for door in heritage.doors] == [socket.AF_INET, socket.AF_UNIX]
-    scoreboard.slot(7).born(4711, 4, 1.0)
-    assert heritage.scoreboard.read(7).pid == 4711
-    assert (heritage.log_descriptor is not None) == logs
-    for door in heritage.doors:
-        door.socket.close()
-    for descriptor in (log, heritage.log_descriptor, scoreboard.descriptor, heritage.scoreboard.descriptor):
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-# --- the access log --------------------------------------------------------------------------------------
-
-
-def test_access_log_is_appended_to(tmp_path: Path) -> None:
-    path = tmp_path / "access.log"
-    path.write_text("before\n")
-    descriptor = open_access_log(str(path))
-    os.write(descriptor, b"after\n")
-    assert not os.get_inheritable(descriptor)
-    os.close(descriptor)
-    assert path.read_text() == "before\nafter\n"
-
-
-def test_access_log_is_not_for_everybody(tmp_path: Path) -> None:
-    path = tmp_path / "access.log"
-    os.close(open_access_log(str(path)))
-    assert stat.S_IMODE(path.stat().st_mode) & 0o027 == 0
-
-
-def test_access_log_on_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
-    descriptor = open_access_log("-")
-    os.write(descriptor, b"a line\n")
-    os.close(descriptor)
-    assert capfd.readouterr().out == "a line\n"
-
-
-def test_access_log_that_cannot_be_opened(tmp_path: Path) -> None:
-    path = str(tmp_path / "nowhere" / "access.log")
-    with pytest.raises(FileNotFoundError) as caught:
-        open_access_log(path)
-    assert caught.value.filename == path
 
 
 # --- the loop --------------------------------------------------------------------------------------------
@@ -310,7 +229,7 @@ def test_fork_that_fails_is_logged_and_tried_again(stage: Callable[..., Stage]) 
 def test_reload_retires_old_workers(stage: Callable[..., Stage]) -> None:
     it = stage(max_workers=1)
     it.boot()
-    it.supervisor._see(plan.ReloadAsked())
+    it.supervisor.see(plan.ReloadAsked())
     it.settle()
     for descriptor in it.hear(2).descriptors:
         os.close(descriptor)
@@ -325,7 +244,7 @@ def test_reload_of_a_broken_file_starts_nothing(stage: Callable[..., Stage], tmp
     it = stage(max_workers=1)
     it.boot()
     (tmp_path / "stardust.toml").write_text('app = "shop"\nmax-workers = "many"\n')
-    it.supervisor._see(plan.ReloadAsked())
+    it.supervisor.see(plan.ReloadAsked())
     it.settle()
     assert len(it.zygotes) == 1
     assert it.supervisor.state.serving == 1
@@ -393,7 +312,7 @@ def test_stuck_worker_writes_its_stacks_and_is_killed(
             real(pidfd, number)
 
     monkeypatch.setattr(processes, "signal_process", witness)
-    it.supervisor._see(plan.Overdue(1, "request-timeout"))
+    it.supervisor.see(plan.Overdue(1, "request-timeout"))
     it.settle()
     it.start_worker()
     it.until(lambda: 1 not in it.supervisor.children)
@@ -413,14 +332,14 @@ def test_descriptor_that_takes_the_number_of_a_closed_one_is_not_taken_for_it(
 
     def hear(other: int) -> None:
         heard.append("first" if not heard else "stranger")
-        supervisor._unwatch(other)
-        supervisor._watch(other, partial(heard.append, "newcomer"))
+        supervisor.unwatch(other)
+        supervisor.watch(other, partial(heard.append, "newcomer"))
 
     for mine, other in (ends, ends[::-1]):
         mine[1].send(b"x")
-        supervisor._watch(mine[0].fileno(), partial(hear, other[0].fileno()))
+        supervisor.watch(mine[0].fileno(), partial(hear, other[0].fileno()))
     supervisor._wait(math.inf)
     assert heard == ["first"]
     for ours, theirs in ends:
         with ours, theirs:
-            supervisor._unwatch(ours.fileno())
+            supervisor.unwatch(ours.fileno())

@@ -1,0 +1,118 @@
+"""Who has come to the control socket, what they want, and who waits for what.
+
+A client that asked for a reload waits for the verdict: of the one that its request began, or, if one was
+under way, of the next. A client that asked for a stop waits until the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from stardust.control.server import Client, Control
+from stardust.errors import ControlError
+from stardust.log import Log
+from stardust.supervisor import plan
+from stardust.supervisor.plan import Outcome, State, Stop
+
+
+class Host(Protocol):
+    """What the supervisor does for its clients."""
+
+    state: State
+    log: Log
+
+    def watch(self, descriptor: int, react: Callable[[], object]) -> None: ...
+    def unwatch(self, descriptor: int) -> None: ...
+    def see(self, event: plan.Event) -> None: ...
+    def status(self) -> dict[str, object]: ...
+
+
+class Clients:
+    """Those of one control socket; None if there is none, and then nobody comes."""
+
+    def __init__(self, control: Control | None, host: Host) -> None:
+        self._control = control
+        self._host = host
+        self._waiting: list[Client] = []  # for the reload under way
+        self._waiting_next: list[Client] = []  # for the one after it
+        self._stopping: list[Client] = []
+        if control is not None:
+            host.watch(control.fileno(), self._accept)
+
+    def progress(self, text: str) -> None:
+        """Tell those who wait for the reload under way."""
+        for client in self._waiting:
+            client.progress(text)
+
+    def conclude(self, outcome: Outcome) -> None:
+        """Tell them how it ended."""
+        reason = outcome.reason or f"generation {outcome.generation} serves"
+        for client in self._waiting:
+            client.finish(outcome.ok, reason, outcome.detail)
+            self._dismiss(client)
+        self._waiting, self._waiting_next = self._waiting_next, []
+
+    def close(self) -> None:
+        """The supervisor leaves: the last word to everybody. End of file comes with its end."""
+        if self._control is not None:
+            self._control.close()
+        for client in [*self._waiting, *self._waiting_next]:
+            client.finish(False, "the server has stopped")
+        for client in self._stopping:
+            client.finish(True, "stopped")
+
+    def _accept(self) -> None:
+        assert self._control is not None
+        try:
+            client = self._control.accept()
+        except ControlError as refusal:
+            self._host.log.warning(str(refusal))
+            return
+        if client is not None:
+            self._host.watch(client.fileno(), lambda: self._hear(client))
+
+    def _hear(self, client: Client) -> None:
+        try:
+            command = client.receive()
+        except ControlError as fault:
+            self._left(client, fault)
+            return
+        match command:
+            case "status":
+                client.finish(True, "", data=self._host.status())
+                self._dismiss(client)
+            case "stop":
+                self._stopping.append(client)
+                self._host.see(plan.StopAsked())
+            case "reload":
+                self._reload(client)
+
+    def _reload(self, client: Client) -> None:
+        state = self._host.state
+        if state.stop is not Stop.NO:
+            client.finish(False, "the server is stopping")
+            self._dismiss(client)
+            return
+        if state.coming or state.verdict is not None:
+            client.progress("waiting for the reload that is under way")
+            self._waiting_next.append(client)
+        else:
+            self._waiting.append(client)
+        self._host.see(plan.ReloadAsked())
+
+    def _left(self, client: Client, fault: ControlError) -> None:
+        if not client.gone:
+            client.finish(False, str(fault))
+        waited = client in self._waiting
+        for queue in (self._waiting, self._waiting_next, self._stopping):
+            if client in queue:
+                queue.remove(client)
+        self._dismiss(client)
+        if waited and not self._waiting:
+            # systemd killed `stardustctl reload` at its time limit, and now says that the reload failed.
+            self._host.see(plan.ReloadAbandoned())
+
+    def _dismiss(self, client: Client) -> None:
+        self._host.unwatch(client.fileno())
+        client.close()

@@ -1,0 +1,126 @@
+"""What belongs to one generation: settings and listeners, access log, zygote, and what that is told first.
+
+Whatever is opened here is closed here. Nothing is decided here: that is `plan.py`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from stardust import accesslog, settings
+from stardust.accesslog import Record
+from stardust.channel import Channel
+from stardust.listener import Listener
+from stardust.log import Log
+from stardust.logfile import LogFile
+from stardust.scoreboard import Entry, Scoreboard
+from stardust.settings import Config
+from stardust.supervisor.plan import Policy
+
+
+class RequestLog:
+    """A generation's access log as the supervisor has it.
+
+    Workers write to it, and are given its descriptor; here is written about requests whose worker was killed.
+    """
+
+    def __init__(self, config: Config, log: Log) -> None:
+        self._config = config
+        self._line: Callable[[Record], str] = accesslog.formatter(config.access_log_format)
+        self.descriptor = open_request_log(config.access_log)
+        self._file = LogFile(os.dup(self.descriptor), log)
+
+    def reopen(self) -> None:
+        """Go on in a new file of the old name. Raises OSError; then the old one stays in use."""
+        fresh = open_request_log(self._config.access_log)
+        os.close(self.descriptor)
+        self.descriptor = fresh
+        self._file.reopened(os.dup(fresh))
+
+    def killed(self, entry: Entry, why: str, *, now: float, wall: float) -> None:
+        """A request that ended with its worker. `wall` + monotonic seconds = seconds since the epoch."""
+        peer, method, target, version = (entry.text.split(" ") + [""] * 4)[:4]
+        record = Record(
+            when=entry.since + wall,
+            duration=now - entry.since,
+            peer="" if peer == "-" else peer,
+            user="",
+            method=method,
+            target=target,
+            version=version,
+            status=0,
+            sent=0,
+            referer="",
+            agent="",
+            host="",
+            note=why,
+            pid=entry.pid,
+        )
+        self._file.add(self._line(record))
+        self._file.flush()
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        self._file.close()
+
+
+@dataclass(slots=True)
+class Generation:
+    """`pid` and `channel` are its zygote's: 0 and None before it was started and after it ended."""
+
+    number: int
+    config: Config
+    listeners: list[Listener]
+    pid: int = 0
+    channel: Channel | None = None
+    requests: RequestLog | None = None
+
+    @property
+    def interpreter(self) -> str:
+        """The application's own, or the one that runs the server."""
+        return self.config.python or sys.executable
+
+    @property
+    def policy(self) -> Policy:
+        """What decisions depend on."""
+        return Policy(
+            workers=self.config.max_workers,
+            spawn_interval=self.config.spawn_interval,
+            respawn_pause=self.config.main_process_delay,
+            boot_timeout=self.config.boot_timeout,
+            graceful_timeout=self.config.graceful_timeout,
+        )
+
+    def open_request_log(self, log: Log) -> None:
+        """Raises OSError, with the path in it."""
+        if self.config.access_log:
+            self.requests = RequestLog(self.config, log)
+
+    def first_message(self, scoreboard: Scoreboard, *, stamped: bool, alone: bool = False) -> FirstMessage:
+        """What `zygote.py` is told first. `stamped`: its log has times; `alone`: it is to serve by itself."""
+        content = {
+            "generation": self.number,
+            "config": settings.dump(self.config),
+            "listeners": [
+                {"address": list(each.address), "own": not each.inherited} for each in self.listeners
+            ],
+            "access_log": self.requests is not None,
+            "stamped": stamped,
+            "alone": alone,
+        }
+        logs = [] if self.requests is None else [self.requests.descriptor]
+        return content, [scoreboard.descriptor, *logs, *(each.socket.fileno() for each in self.listeners)]
+
+
+FirstMessage = tuple[dict[str, object], Sequence[int]]
+"""The content of a "generation" message, and the descriptors that go with it."""
+
+
+def open_request_log(path: str) -> int:
+    """A descriptor to append to; "-" is standard output. Raises OSError, with the path in it."""
+    if path == "-":
+        return os.dup(1)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
