@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from stardust import config as configs
-from stardust import listener
+from stardust import listener, system
 from stardust.channel import Channel, pair
 from stardust.config import Action, Arguments
 from stardust.control import address as control_address
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: Arguments, config: Config) -> int:
     """Take what systemd hands over, scrub the environment of it, and serve."""
     faulthandler.enable()  # systemd's watchdog ends a stuck supervisor with SIGABRT: have its stacks logged
+    system.raise_descriptor_limit()
     pid = os.getpid()
     notifier = Notifier.from_environ(os.environ)
     watchdog = watchdog_interval(os.environ, pid)

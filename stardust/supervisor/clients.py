@@ -84,7 +84,9 @@ class Clients:
                 self._dismiss(client)
             case "stop":
                 self._stopping.append(client)
-                self._host.see(plan.StopAsked())
+                # Who asks for what is under way already is not impatient, as one who signals twice is.
+                if self._host.state.stop is Stop.NO:
+                    self._host.see(plan.StopAsked())
             case "reload":
                 self._reload(client)
 
@@ -94,7 +96,7 @@ class Clients:
             client.finish(False, "the server is stopping")
             self._dismiss(client)
             return
-        if state.coming or state.verdict is not None:
+        if state.asked or state.verdict is not None:
             client.progress("waiting for the reload that is under way")
             self._waiting_next.append(client)
         else:
