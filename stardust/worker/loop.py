@@ -53,7 +53,8 @@ from stardust.wsgi.environ import Environ
 from stardust.wsgi.gateway import FAILED, GONE, Exchange, FileWrapper
 from stardust.wsgi.input import Spool
 
-_RECEIVE = 65536  # bytes asked for at once
+_RECEIVE = 65536  # bytes of a body asked for at once
+_RECEIVE_HEAD = 8192  # the same where a head is to come: nearly all fit, and the memory for it stays warm
 _MOST_EVENTS = 64
 _LABEL = 200  # bytes of a request that the scoreboard shows as far as its first line goes
 _LINGER = 2.0  # s; how long what a client still sends is ignored after the last response
@@ -355,7 +356,8 @@ class Loop:
 
     def _receive(self, connection: Connection) -> None:
         try:
-            data = connection.socket.recv(_RECEIVE, socket.MSG_DONTWAIT)
+            size = _RECEIVE_HEAD if connection.body is None else _RECEIVE
+            data = connection.socket.recv(size, socket.MSG_DONTWAIT)
         except BlockingIOError:
             if connection.queue is None:
                 self._wait(connection, self.parked if self.leaving else self.fresh)
