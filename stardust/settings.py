@@ -39,6 +39,7 @@ DAY = 24 * HOUR
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+PIB = 1024 * 1024 * GIB
 
 SHORTEST = 0.01
 """The least that a time limit may be: a limit of nothing would end every request."""
@@ -660,6 +661,7 @@ class Config:
             LIMITS,
             BYTES,
             low=0,
+            high=PIB,
             help="largest body of a request",
             text="""Beyond it the client is answered 413. A body is read whole before the application is
             called; past 1 MiB it waits in an unlinked temporary file. 0: no limit.""",
@@ -671,6 +673,7 @@ class Config:
             LIMITS,
             BYTES,
             low=0,
+            high=PIB,
             help="how much of a response is kept for a slow reader before the application waits",
             text="Past 1 MiB it waits in an unlinked temporary file.",
         ),

@@ -205,7 +205,7 @@ def test_text_reads_back_from_toml(text: str) -> None:
 @given(
     st.one_of(
         st.tuples(st.just(ROWS["umask"]), MODES),
-        st.tuples(st.just(ROWS["max-body"]), st.integers(0, 2**62)),
+        st.tuples(st.just(ROWS["max-body"]), st.integers(0, settings.PIB)),
         st.tuples(st.just(ROWS["timeout"]), st.floats(settings.SHORTEST, settings.DAY)),
         st.tuples(st.just(ROWS["pythonpath"]), st.lists(TOML_TEXT).map(tuple)),
         st.tuples(

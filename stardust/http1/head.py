@@ -219,8 +219,8 @@ class FieldTable(dict[str, tuple[str, str]]):
         self._names: dict[str, str] = {}
 
     def __missing__(self, line: str) -> tuple[str, str]:
-        name, _, value = line.partition(": ")
-        key = self._names.get(name)
+        name, colon, value = line.partition(": ")
+        key = self._names.get(name) if colon else None
         if key is not None and value.isascii() and value.isprintable() and value == value.strip(" "):
             pair = key, value
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stardust.errors import ProtocolError
@@ -277,6 +277,7 @@ PARTS = st.sampled_from(
 )
 
 
+@example(["A: ", "A"])
 @given(st.lists(st.lists(PARTS, max_size=6).map("".join), max_size=12))
 def test_table_says_what_field_says(lines: list[str]) -> None:
     """Whatever it has seen before: a name, a value, the same bytes cut at another colon."""
