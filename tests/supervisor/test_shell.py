@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import select
 import signal
 import sys
 import time
@@ -238,6 +239,11 @@ def test_reload_retires_old_workers(stage: Callable[..., Stage]) -> None:
     it.start_worker(generation=2)
     it.until(lambda: it.supervisor.state.serving == 2)
     assert it.workers[1].channel.receive() == Message("retire", {}, [])
+    # The order may be read late; this is read before each accept.
+    assert it.supervisor.scoreboard.slot(0).dismissed
+    it.workers[1].channel.send("leaving")
+    it.until(lambda: bool(select.select([it.workers[2].channel], [], [], 0)[0]))
+    assert it.workers[2].channel.receive() == Message("look", {}, [])
 
 
 def test_reload_of_a_broken_file_starts_nothing(stage: Callable[..., Stage], tmp_path: Path) -> None:

@@ -1183,6 +1183,26 @@ class TestLeaving:
                 server.ended()
             assert server.loop.requests == 2
 
+    def test_dismissed_it_accepts_nothing_even_before_it_is_told(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.get()
+            server.board.dismiss(0)
+            with Client(server.address) as new:
+                new.send(request("GET", "/new"))
+                client.get()
+                client.get()
+                assert server.loop.requests == 3
+
+    def test_told_to_look_it_takes_what_a_sibling_left_behind(self, kept: Config) -> None:
+        """The wake-up went to another worker: this one hears nothing of the connection by itself."""
+        with Server(echo, kept) as server:
+            [descriptor] = server.loop.doors
+            server.ask(lambda loop: loop.epoll.unregister(descriptor))
+            with Client(server.address) as client:
+                client.send(request("GET", "/"))
+                server.ask(lambda loop: loop.look())
+                assert client.receive().status == 200
+
     def test_not_while_nobody_could_follow(self, kept: Config) -> None:
         follows: list[bool] = []
         with (
