@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    sock = client.connect(_paths(options))
+    sock = client.connect(_paths(options), _main_process(os.environ))
     answer = client.ask(sock, options.command, _tell, until_gone=options.command == "stop")
     if not answer.ok:
         print(f"stardustctl: {options.command} failed: {printable(answer.reason)}", file=sys.stderr)
@@ -73,6 +73,12 @@ def _run(options: argparse.Namespace) -> int:
     elif answer.reason:
         print(printable(answer.reason))
     return Exit.OK
+
+
+def _main_process(environ: Mapping[str, str]) -> int | None:
+    """$MAINPID, which systemd gives to ExecReload= and its like (systemd.exec(5)); None elsewhere."""
+    pid = environ.get("MAINPID", "")
+    return int(pid) if pid.isdecimal() else None
 
 
 def _paths(options: argparse.Namespace) -> list[str]:

@@ -259,6 +259,15 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     assert caught.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("environ", "pid"),
+    [({}, None), ({"MAINPID": "42"}, 42), ({"MAINPID": ""}, None), ({"MAINPID": "-1"}, None)],
+    ids=["from a shell", "from systemd", "empty", "malformed"],
+)
+def test_whom_it_believes(environ: dict[str, str], pid: int | None) -> None:
+    assert ctl._main_process(environ) == pid
+
+
 def test_it_loads_no_server_code() -> None:
     program = "import sys, stardust.ctl; print(*sorted(name for name in sys.modules if 'stardust' in name))"
     done = subprocess.run(
@@ -275,6 +284,7 @@ def test_it_loads_no_server_code() -> None:
         "stardust.control",
         "stardust.control.address",
         "stardust.control.client",
+        "stardust.control.trust",
         "stardust.ctl",
         "stardust.errors",
     ]

@@ -30,7 +30,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("units")
     for name in NAMES:
         text = (UNITS / name).read_text()
-        (copy / name).write_text(re.sub(r"(?m)^(Exec\w+=)/usr/bin/stardust\w*", r"\1/usr/bin/true", text))
+        (copy / name).write_text(re.sub(r"(?m)^(Exec\w+=\+?)/usr/bin/stardust\w*", r"\1/usr/bin/true", text))
     return copy
 
 
@@ -47,5 +47,5 @@ def test_exposure() -> None:
 
 
 def test_every_program_is_one_we_install() -> None:
-    lines = re.findall(r"(?m)^Exec\w+=(\S+)", (UNITS / NAMES[0]).read_text())
+    lines = re.findall(r"(?m)^Exec\w+=\+?(\S+)", (UNITS / NAMES[0]).read_text())
     assert lines == ["/usr/bin/stardust", "/usr/bin/stardustctl"]

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from stardust.control import trust
 from stardust.errors import ControlError
 
 # Nobody listens there. Other faults, such as a lacking permission, are about the right socket.
@@ -23,8 +24,12 @@ class Answer(NamedTuple):
     data: object
 
 
-def connect(paths: Sequence[str]) -> socket.socket:
-    """A connection to the first of `paths` where somebody listens. ControlError names what was tried."""
+def connect(paths: Sequence[str], server: int | None = None) -> socket.socket:
+    """A connection to the first of `paths` where somebody listens. ControlError names what was tried.
+
+    `server`: the only process that is believed, None for any. The directory of a service's socket belongs to
+    the user of the application, who may have put a socket of its own there.
+    """
     for path in paths:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -34,8 +39,17 @@ def connect(paths: Sequence[str]) -> socket.socket:
             if error.errno not in ABSENT:
                 raise ControlError(f"{path}: {error.strerror or error}") from error
         else:
+            _refuse_others(sock, path, server)
             return sock
     raise ControlError(f"no server listens at {' or '.join(paths)}")
+
+
+def _refuse_others(sock: socket.socket, path: str, server: int | None) -> None:
+    """unix(7), SO_PEERCRED: the credentials are those of the process that called listen(2)."""
+    listening = trust.peer(sock).pid
+    if server is not None and listening != server:
+        sock.close()
+        raise ControlError(f"{path}: process {listening} listens there, but the server is process {server}")
 
 
 def ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -86,3 +87,15 @@ def test_connect_names_what_it_tried(tmp_path: Path) -> None:
 def test_connect_to_what_is_no_address(path: str) -> None:
     with pytest.raises(ControlError):
         client.connect([path])
+
+
+def test_nobody_but_the_server_is_believed(tmp_path: Path) -> None:
+    path = str(tmp_path / "control")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        client.connect([path], os.getpid()).close()
+        with pytest.raises(
+            ControlError, match=f"process {os.getpid()} listens there, but the server is process 1"
+        ):
+            client.connect([path], 1)
