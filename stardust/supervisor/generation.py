@@ -5,10 +5,11 @@ Whatever is opened here is closed here. Nothing is decided here: that is `plan.p
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stardust import accesslog, settings
 from stardust.accesslog import Record
@@ -77,6 +78,13 @@ class Generation:
     pid: int = 0
     channel: Channel | None = None
     requests: RequestLog | None = None
+    owes: dict[int, float] = field(default_factory=dict)
+    """By worker, since when its zygote owes an answer: that it was forked, or how it ended."""
+
+    @property
+    def deaf_at(self) -> float:
+        """When a zygote that goes on owing an answer is to be given up."""
+        return min(self.owes.values(), default=math.inf) + self.config.boot_timeout
 
     @property
     def interpreter(self) -> str:

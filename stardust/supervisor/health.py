@@ -61,8 +61,11 @@ def judge(workers: Iterable[tuple[int, Entry, Limits]], pinged: Mapping[int, flo
     return Judgement(stuck, frozenset(ping), look_at)
 
 
-def alive(entry: Entry, limits: Limits, now: float) -> bool:
-    """Whether a worker is at work, for all that can be seen: the watchdog wants one that is."""
+def alive(entry: Entry, patience: float, now: float) -> bool:
+    """Whether a worker is at work, for all that can be seen: the watchdog wants one that is.
+
+    `patience`: seconds within which one that runs no request must have answered a ping.
+    """
     if entry.state == BUSY:
         return not entry.deadline or entry.deadline > now
-    return not limits.heartbeat_timeout or now - max(entry.heartbeat, entry.since) <= limits.heartbeat_timeout
+    return now - max(entry.heartbeat, entry.since) <= patience

@@ -159,7 +159,7 @@ class Supervisor:
         if self.now >= self.judge_at:
             self._judge()
         if self.now >= self.watchdog_at and self.given.watchdog is not None:
-            if self._healthy():
+            if self._healthy(self.given.watchdog):
                 self.given.notifier.watchdog()
             self.watchdog_at = self.now + self.given.watchdog / 3
         if not plan.in_progress(self.state):
@@ -168,7 +168,7 @@ class Supervisor:
             self.given.notifier.extend(_EXTENSION)
             self.extend_at = self.now + _EXTEND_EVERY
         retry = self.now + _RETRY if self.given.notifier.pending else math.inf
-        return min(self.judge_at, self.watchdog_at, self.extend_at, retry)
+        return min(self.judge_at, self._judge_zygotes(), self.watchdog_at, self.extend_at, retry)
 
     def _limits(self, generation: int) -> health.Limits:
         config = self.generations[generation].config
@@ -184,24 +184,42 @@ class Supervisor:
         pinged = {number: child.pinged for number, child in self.children.items()}
         judgement = health.judge(judged, pinged, self.now)
         for number in judgement.ping:
-            self.children[number].pinged = self.now
-            self.children[number].channel.send("ping")
+            self._ping(self.children[number])
         self.judge_at = judgement.look_at
         for number, why in judgement.stuck.items():
             self.see(plan.Overdue(number, why))
         if judgement.stuck:
             self.judge_at = self.now
 
-    def _healthy(self) -> bool:
-        """Whether the pool works, or is on its way to: what the watchdog's ping says."""
-        if plan.in_progress(self.state):
-            return True
-        alive = [
-            health.alive(self.scoreboard.read(child.slot), self._limits(child.generation), self.now)
-            for number, child in self.children.items()
-            if self.state.workers[number].phase is Phase.READY
-        ]
-        return any(alive) or any(worker.phase is Phase.STARTING for worker in self.state.workers.values())
+    def _judge_zygotes(self) -> float:
+        """One that does not do as it was told is as good as dead: nothing could be forked any more, and of
+        a worker that ended nobody would hear. When to look again."""
+        for generation in self.generations.values():
+            if self.now >= generation.deaf_at:
+                self.log.error(f"the zygote of generation {generation.number} does not answer: killing it")
+                generation.owes.clear()
+                os.kill(generation.pid, signal.SIGKILL)
+        return min((generation.deaf_at for generation in self.generations.values()), default=math.inf)
+
+    def _ping(self, child: Child) -> None:
+        child.pinged = self.now
+        child.channel.send("ping")
+
+    def _healthy(self, interval: float) -> bool:
+        """Whether the pool works, or is on its way to: what the watchdog's ping says.
+
+        Workers are asked here too: with `heartbeat-timeout = 0` nobody else does.
+        """
+        alive = False
+        for number, child in self.children.items():
+            if self.state.workers[number].phase is Phase.READY:
+                entry = self.scoreboard.read(child.slot)
+                patience = self._limits(child.generation).heartbeat_timeout or interval
+                alive = alive or health.alive(entry, patience, self.now)
+                if entry.heartbeat >= child.pinged:
+                    self._ping(child)
+        starting = any(worker.phase is Phase.STARTING for worker in self.state.workers.values())
+        return alive or starting or plan.in_progress(self.state)
 
     # --- what is heard -----------------------------------------------------------------------------------
 
@@ -260,6 +278,7 @@ class Supervisor:
             generation.channel.close()
             generation.channel = None
         generation.pid = 0
+        generation.owes.clear()
         how = f"the zygote of generation {number} ({generation.interpreter}) ended: {how}"
         if number == self.state.serving and self.state.generations[number].zygote is not Zygote.CLOSING:
             self.log.error(how)
@@ -284,6 +303,7 @@ class Supervisor:
     def _zygote_said(self, number: int, message: Message) -> None:
         content = message.content
         child = self.children.get(content.get("worker", 0))
+        self.generations[number].owes.pop(content.get("worker", 0), None)
         match message.kind:
             case "loaded":
                 self.see(plan.Loaded(number))
@@ -313,9 +333,7 @@ class Supervisor:
         assert child.pidfd is not None
         self.unwatch(child.pidfd)
         self._hear_worker(child)
-        zygote = self.generations[child.generation].channel
-        if zygote is not None:
-            zygote.send("reap", {"worker": child.number, "pid": child.pid})
+        self._order(child, "reap", {"worker": child.number, "pid": child.pid})
 
     def _hear_worker(self, child: Child) -> None:
         while (message := _next_message(child.channel)) is not None:
@@ -445,17 +463,23 @@ class Supervisor:
         return list({each.socket.fileno(): each for each in everyone}.values())
 
     def _do_fork(self, number: int, slot: int, generation: int) -> None:
-        zygote = self.generations[generation].channel
         ours, theirs = pair()
         child = self.children[number] = Child(number, slot, generation, Channel(ours))
         self.scoreboard.clear(slot)
         with theirs:
-            order = {"worker": number, "slot": slot}
-            if zygote is None or not zygote.send("fork", order, [theirs.fileno()]):
+            if not self._order(child, "fork", {"worker": number, "slot": slot}, theirs.fileno()):
                 self._forget_child(child)
                 self.see(plan.ForkFailed(number))
                 return
         self.watch(child.channel.fileno(), lambda: self._worker_speaks(child))
+
+    def _order(self, child: Child, order: str, content: dict[str, object], *descriptors: int) -> bool:
+        """Tell a child's zygote what it has to answer. False if there is none, or it takes no more."""
+        generation = self.generations[child.generation]
+        if generation.channel is None or not generation.channel.send(order, content, descriptors):
+            return False
+        generation.owes[child.number] = self.now
+        return True
 
     def _worker_speaks(self, child: Child) -> None:
         self._hear_worker(child)

@@ -82,6 +82,21 @@ def test_a_killed_zygote_is_replaced(tmp_path: Path, listener: socket.socket) ->
         assert len(load.failures) <= CLIENTS
 
 
+def test_a_stopped_zygote_is_replaced(tmp_path: Path, listener: socket.socket) -> None:
+    """One that does not fork when it is told to is as good as dead."""
+    settings = f'max-workers = 2\nmain-process-delay = "10ms"\nboot-timeout = {2000 * MS}\n'
+    trouble = "killing|ended|failed|does not answer|signal 9"
+    with Server(tmp_path, settings, sockets={"http": listener}, trouble=trouble) as server:
+        server.ready()
+        [zygote] = server.zygotes()
+        os.kill(zygote, signal.SIGSTOP)
+        server.kill(int(server.get("/pid").text))
+        server.await_log("the zygote of generation 1 does not answer: killing it")
+        server.await_log("generation 2 serves")
+        assert server.get().status == 200
+        assert server.zygotes() != [zygote]
+
+
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_orphans_leave_by_themselves(tmp_path: Path, listener: socket.socket, gate: Gate, busy: bool) -> None:
     """The supervisor is killed: workers finish what they hold, and go."""
