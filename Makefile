@@ -5,6 +5,7 @@
 #   make check    format, lint and types only
 #   make live     only the tests that start real servers
 #   make bench    CPU time and throughput beside other servers
+#   make deb      the Debian package of what is committed, in dist/
 #   make clean    back to a fresh clone
 #
 # The first run sets up .venv; later ones find its stamp. STARDUST_TEST_SLOW=5 stretches every time limit of
@@ -15,6 +16,8 @@ RUN_PACKAGES  = gcc libc6-dev libsystemd-dev pkg-config python3 python3-dev pyth
 # groff and man-db check the man pages.
 TEST_PACKAGES = groff-base man-db pypy3 systemd
 BENCH_PACKAGES = wrk
+# Build-Depends of packaging/debian/control, and what Debian takes for granted there.
+DEB_PACKAGES   = build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
 
 # The system's own Python if it is new enough, else any that is. For the shell, not for make: which expands
 # the whole recipe first, before apt-get has installed one.
@@ -33,7 +36,7 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: run test check live bench clean
+.PHONY: run test check live bench deb clean
 
 run: .venv/run.stamp
 	@echo 'Serving examples/hello on http://127.0.0.1:5000/ (Ctrl-C stops it)'
@@ -52,6 +55,10 @@ live: .venv/test.stamp
 
 bench: .venv/bench.stamp
 	.venv/bin/python bench/run.py --record
+
+deb:
+	@$(call install,$(DEB_PACKAGES))
+	packaging/build-deb.sh
 
 .venv/run.stamp: pyproject.toml
 	@$(call install,$(RUN_PACKAGES))

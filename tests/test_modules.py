@@ -19,6 +19,7 @@ UNTESTED = {
 AT_LARGE = {
     "test_floors": "holds the package as a whole",
     "test_modules": "this file",
+    "test_packaging": "holds packaging/debian",
     "test_units": "holds packaging/systemd",
     "http1/test_oracles": "head and body together, against h11 and httptools",
 }

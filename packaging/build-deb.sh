@@ -1,0 +1,33 @@
+#!/bin/bash
+# packaging/build-deb.sh [OUTPUT_DIRECTORY]: builds the Debian package, source and binary, into dist/ or the directory
+# named. Build-Depends of packaging/debian/control must be installed; `make deb` sees to that.
+#
+# In a git tree it builds what is committed, so that the package has a commit that it was made of; what is not is
+# named. A tree without .git is built as it is, but for dist/.
+set -euo pipefail
+
+top=$(cd "$(dirname "$0")/.." && pwd)
+output=${1:-$top/dist}
+mkdir -p "$output"
+output=$(cd "$output" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+source=$work/stardust
+mkdir "$source"
+
+if [ -e "$top/.git" ]; then
+	git -C "$top" archive HEAD | tar -x -C "$source"
+	changes=$(git -C "$top" status --short)
+	if [ -n "$changes" ]; then
+		printf 'Not committed, hence not in the package:\n%s\n' "$changes" >&2
+	fi
+else
+	tar -c --exclude=./dist -C "$top" . | tar -x -C "$source"
+fi
+
+# The tools of Debian insist on ./debian, a real directory. -L: its units are links to packaging/systemd.
+cp -RL "$source/packaging/debian" "$source/debian"
+cd "$source"
+# Only Debian's own programs: a Python in /usr/local or in a virtual environment is not the one that is packaged for.
+PATH=/usr/sbin:/usr/bin:/sbin:/bin dpkg-buildpackage -us -uc
+mv "$work"/stardust_* "$output"
