@@ -41,6 +41,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 Application = Callable[[Environ, Callable[..., Callable[[bytes], object]]], Iterable[bytes]]
 Send = Callable[[bytes], object]
 SendFile = Callable[[int, int, int], object]
+Report = Callable[[Optional[Head], str, Optional[BaseException]], object]
 
 # What `Exchange.note` may say, and so the access log.
 GONE = "client gone"
@@ -90,6 +91,8 @@ class Exchange:
             It may raise as `send` does, and OSError.
         persistent: whether the server wants another request on this connection.
         date: the value of `Date`, ready to send.
+        report: takes what is wrong with the application: the request, a text of one or more lines, what was
+            raised; or None, and `wsgi.errors` of the environ gets the text.
 
     When `run` or `respond` has returned:
         status: of the response; 0 if nothing was sent.
@@ -104,6 +107,7 @@ class Exchange:
         "_head",
         "_headers",
         "_over",
+        "_report",
         "_room",
         "_sealed",
         "_send",
@@ -126,12 +130,14 @@ class Exchange:
         send_file: Optional[SendFile],
         persistent: bool,
         date: bytes,
+        report: Optional[Report] = None,
     ) -> None:
         self._head = head
         self._writer = writer
         self._send = send
         self._send_file = send_file
         self._date = date
+        self._report = report
         self._started = False  # start_response was called
         self._status = ""
         self._headers: Sequence[tuple[str, str]] = ()
@@ -147,7 +153,7 @@ class Exchange:
     # What the server calls.
 
     def run(self, app: Application, environ: Environ) -> None:
-        """Call `app`, send what it answers, close its iterable. Raises nothing; reports to `wsgi.errors`."""
+        """Call `app`, send what it answers, close its iterable. Raises nothing; reports failures."""
         result: object = None
         try:
             result = app(environ, self.start_response)
@@ -166,7 +172,7 @@ class Exchange:
             if close is not None:
                 self._close(close, environ)
         if self.note in (SHORT, LONG):
-            self._report(f"{self.note}\n", environ)
+            self._complain(f"{self.note}\n", None, environ)
 
     def respond(self, status: int) -> None:
         """Answer with the server's own text for `status`, one of response.ERRORS. Raises nothing."""
@@ -371,7 +377,7 @@ class Exchange:
         if isinstance(error, ClientGone) or self.note == GONE:
             self._gone()
             return
-        self._report(f"{FAILED}\n{_story(error)}", environ)
+        self._complain(f"{FAILED}\n{_story(error)}", error, environ)
         if not self.status:
             self.respond(500)
         else:
@@ -385,7 +391,7 @@ class Exchange:
             close()
         except BaseException as error:
             # Whatever was sent stands as it is.
-            self._report(f"{FAILED} in close()\n{_story(error)}", environ)
+            self._complain(f"{FAILED} in close()\n{_story(error)}", error, environ)
             self.note = self.note or FAILED
 
     def _gone(self) -> None:
@@ -393,10 +399,13 @@ class Exchange:
         self.persistent = False
         self.complete = False
 
-    def _report(self, text: str, environ: Environ) -> None:
-        """One write to `wsgi.errors`, so that the reports of several workers do not mingle."""
+    def _complain(self, text: str, error: Optional[BaseException], environ: Environ) -> None:
+        """To who takes reports, or in one write to `wsgi.errors`: those of several workers do not mingle."""
         about = "" if self._head is None else f"{self._head.method} {self._head.target}: "
         try:
+            if self._report is not None:
+                self._report(self._head, about + text, error)
+                return
             errors = environ["wsgi.errors"]
             errors.write(about + text)
             errors.flush()

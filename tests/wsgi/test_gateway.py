@@ -28,7 +28,7 @@ from stardust.errors import ApplicationError, ClientGone
 from stardust.http1.head import Head, HeadReader, Limits
 from stardust.http1.response import LAST_CHUNK, ResponseWriter
 from stardust.wsgi import environ as environs
-from stardust.wsgi.gateway import FAILED, GONE, JOINED, LONG, SHORT, Environ, Exchange, FileWrapper
+from stardust.wsgi.gateway import FAILED, GONE, JOINED, LONG, SHORT, Environ, Exchange, FileWrapper, Report
 
 DATE = b"Sun, 22 Nov 2026 16:50:00 GMT"
 PLAIN = [("Content-Type", "text/plain")]
@@ -851,6 +851,43 @@ def test_client_gone_at_an_early_hint() -> None:
 
     exchange.run(app, environ(request, errors))
     assert (exchange.status, exchange.note, errors.getvalue()) == (0, GONE, "")
+
+
+# Who is told.
+
+
+def reported_to(report: Report, app: App) -> tuple[Exchange, str]:
+    """The exchange, and what `wsgi.errors` got beside `report`."""
+    client, errors, request = Client(), io.StringIO(), head("GET /a HTTP/1.1")
+    exchange = Exchange(request, ResponseWriter(), client.send, None, True, DATE, report)
+    exchange.run(app, environ(request, errors))
+    return exchange, errors.getvalue()
+
+
+def test_a_report_takes_the_place_of_wsgi_errors() -> None:
+    reports: list[tuple[Head | None, str, BaseException | None]] = []
+    fault = LookupError("oops")
+    exchange, errors = reported_to(lambda *report: reports.append(report), answering(Body(fault)))
+    assert (exchange.status, errors) == (500, "")
+    [(request, text, error)] = reports
+    assert request is not None
+    assert request.target == "/a"
+    assert text.startswith("GET /a: application error\nTraceback")
+    assert error is fault
+
+
+def test_a_report_of_a_broken_promise() -> None:
+    reports: list[tuple[str, BaseException | None]] = []
+    reported_to(lambda _, text, error: reports.append((text, error)), answering(Body(b"a"), length(2)))
+    assert reports == [(f"GET /a: {SHORT}\n", None)]
+
+
+def test_a_report_that_fails_costs_no_response() -> None:
+    def fail(*_: object) -> None:
+        raise OSError("no journal")
+
+    exchange, _ = reported_to(fail, answering(Body(LookupError())))
+    assert (exchange.status, exchange.complete) == (500, True)
 
 
 # The server's own answers.
