@@ -14,7 +14,7 @@ from stardust.config import Action, Arguments
 from stardust.control import address as control_address
 from stardust.control.server import Control
 from stardust.errors import Exit, StardustError
-from stardust.log import Log, goes_to_journal
+from stardust.log import Log, find_sink, instance
 from stardust.scoreboard import Scoreboard
 from stardust.settings import Config
 from stardust.supervisor import processes
@@ -27,8 +27,10 @@ from stardust.systemd.notify import Notifier, watchdog_interval
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); returns the exit code."""
+    source = ""
     try:
         arguments = configs.parse_arguments(sys.argv[1:] if argv is None else argv)
+        source = arguments.file or ""
         loaded = configs.read(arguments)
         match arguments.action:
             case Action.PRINT:
@@ -40,9 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             case Action.RUN:
                 return _run(arguments, loaded.config)
     except StardustError as error:
-        for line in str(error).splitlines():
-            print(f"stardust: {line}", file=sys.stderr)
+        _complain(str(error), source)
         return error.exit
+
+
+def _complain(text: str, source: str) -> None:
+    """Say why nothing is run: to the journal if it listens, else to whoever typed the command."""
+    sink = find_sink(os.environ)
+    if sink.journal:
+        Log("supervisor", sink=sink, fields=instance(source)).error(text)
+        return
+    for line in text.splitlines():
+        print(f"stardust: {line}", file=sys.stderr)
 
 
 def _run(arguments: Arguments, config: Config) -> int:
@@ -53,12 +64,12 @@ def _run(arguments: Arguments, config: Config) -> int:
     notifier = Notifier.from_environ(os.environ)
     watchdog = watchdog_interval(os.environ, pid)
     inherited = activation.inherited(os.environ, pid)
-    stamped = not goes_to_journal(os.environ)
-    log = Log("supervisor", config.log_level, stamped=stamped)
+    sink = find_sink(os.environ)
+    log = Log("supervisor", config.log_level, sink=sink, fields=instance(config.source))
     control_path = control_address.default(config.source, config.control_socket, os.environ, os.geteuid())
     activation.scrub(os.environ)
     if config.max_workers == 0:
-        _serve_alone(config, inherited, notifier, log, stamped)
+        _serve_alone(config, inherited, notifier, log)
     given = Surroundings(
         arguments=arguments,
         config=config,
@@ -68,21 +79,18 @@ def _run(arguments: Arguments, config: Config) -> int:
         watchdog=watchdog,
         control=Control.bind(control_path) if control_path else None,
         log=log,
-        stamped=stamped,
     )
     if notifier.fault:
         log.warning(notifier.fault)
     return Supervisor(given).run()
 
 
-def _serve_alone(
-    config: Config, inherited: Sequence[Inherited], notifier: Notifier, log: Log, stamped: bool
-) -> None:
+def _serve_alone(config: Config, inherited: Sequence[Inherited], notifier: Notifier, log: Log) -> None:
     """`max-workers = 0`: become the application's interpreter, which serves by itself. Does not return."""
     generation = Generation(1, config, listener.open_all(config, inherited, []))
     generation.open_request_log(log)
     ours, theirs = pair()
-    message = generation.first_message(Scoreboard.create(), stamped=stamped, alone=True)
+    message = generation.first_message(Scoreboard.create(), log.sink, alone=True)
     Channel(ours).send("generation", *message)
     ours.set_inheritable(True)  # the other end would read end of file if nobody held this one
     environ = configs.application_environment(config, os.environ)

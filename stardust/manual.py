@@ -1,13 +1,15 @@
-"""The example file and the manual pages, rendered from the table of settings.
+"""The example file and the manual pages, rendered from the table of settings; the catalog, from the events.
 
     python -m stardust.manual example         > etc/stardust.toml.example
     python -m stardust.manual stardust.8      > docs/man/stardust.8
     python -m stardust.manual stardust.toml.5 > docs/man/stardust.toml.5
     python -m stardust.manual stardustctl.1   > docs/man/stardustctl.1
+    python -m stardust.manual stardust.catalog > packaging/systemd/stardust.catalog
 
 The results are committed; a test holds them equal to what this module renders. What a setting does is
-said in `settings.py` and only there. What is said here must change together with the flags (`config.py`),
-the signals (`docs/signals.md`), the exit codes (`errors.py`) and `ctl.py`. Pure, but for `main`.
+said in `settings.py` and only there, what an event means in `events.py`. What is said here must change
+together with the flags (`config.py`), the signals (`docs/signals.md`), the exit codes (`errors.py`) and
+`ctl.py`. Pure, but for `main`.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from types import MappingProxyType
 
 from stardust import settings
 from stardust.errors import Exit
+from stardust.events import EVENTS, Event
 from stardust.settings import Section, Setting
 
 _WIDTH = 100
+_CATALOG_WIDTH = 76  # journalctl puts "-- " before each line
 
 # ── Texts that both forms share ───────────────────────────────────────────────────────────────────────
 
@@ -230,7 +234,9 @@ _SYSTEMD = """
 The server tells systemd when all workers have loaded the application (`Type=notify`), when it reloads and
 when it stops, and answers the watchdog (`WatchdogSec=`) as long as its workers are well. It serves the
 sockets of a socket unit; `FileDescriptorName=NAME` belongs to `[listen.NAME]`. `ExecReload=` is
-`stardustctl reload`, so that `systemctl reload` fails if the new code does.
+`stardustctl reload`, so that `systemctl reload` fails if the new code does. Messages are records of the
+journal, with fields: `journalctl -u stardust@NAME -p err`, `STARDUST_WORKER=3`, and `-x` to have them
+explained.
 """
 
 _FILES = (
@@ -365,6 +371,32 @@ def stardustctl_1() -> str:
     return _page("stardustctl", 1, parts)
 
 
+# ── The journal's catalog ─────────────────────────────────────────────────────────────────────────────
+
+_CATALOG_INTRODUCTION = """
+What journalctl -x says below a message of stardust. Install in /usr/lib/systemd/catalog, then run
+journalctl --update-catalog. Made by "python -m stardust.manual stardust.catalog"; change stardust/events.py.
+"""
+
+
+def catalog() -> str:
+    """The message catalog (https://systemd.io/CATALOG/): an entry for each event."""
+    lines = [*_comment(_CATALOG_INTRODUCTION), *(line for event in EVENTS for line in _entry(event))]
+    return "\n".join(lines) + "\n"
+
+
+def _entry(event: Event) -> list[str]:
+    paragraphs = (_wrap(" ".join(text.split()), _CATALOG_WIDTH) for text in event.text.split("\n\n"))
+    return [
+        "",
+        f"-- {event.id}",
+        f"Subject: {event.subject}",
+        "Defined-By: stardust",
+        "Documentation: man:stardust(8)",
+        *(line for paragraph in paragraphs for line in ["", *paragraph]),
+    ]
+
+
 # ── Command ───────────────────────────────────────────────────────────────────────────────────────────
 
 TEXTS: Mapping[str, Callable[[], str]] = MappingProxyType(
@@ -373,6 +405,7 @@ TEXTS: Mapping[str, Callable[[], str]] = MappingProxyType(
         "stardust.8": stardust_8,
         "stardust.toml.5": stardust_toml_5,
         "stardustctl.1": stardustctl_1,
+        "stardust.catalog": catalog,
     }
 )
 """What can be rendered, by the name that the command knows."""

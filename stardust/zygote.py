@@ -4,7 +4,8 @@ It is the process `config.python` with nothing of the server in it but this pack
 interpreter and virtualenv. It waits in one place, `channel.receive`, and does what the message says:
 
     generation  once, first: the configuration and all descriptors → load → "loaded" or "failed"
-    fork        a worker, with its end of a channel                → "forked" or "fork-failed"
+    fork        a worker, with its end of a channel, and memory
+                for its stacks                                     → "forked" or "fork-failed"
     reap        a worker that the supervisor has seen ending       → "exited"
     reopen      the access log, for workers to come
 
@@ -29,7 +30,7 @@ from stardust import address, settings, system
 from stardust.channel import Channel, Message, clipped
 from stardust.errors import AppLoadError, Exit
 from stardust.load import load
-from stardust.log import Log
+from stardust.log import Log, Sink, instance
 from stardust.scoreboard import Scoreboard
 from stardust.settings import Config
 from stardust.worker import process
@@ -71,9 +72,10 @@ def _attend(channel: Channel, heritage: Inheritance) -> int:
             os._exit(Exit.OK)
         if order.kind == "fork":
             if _fork(channel, order):
-                worker = Channel.adopt(order.descriptors[0])
+                link, stacks = order.descriptors
                 channel.close()
-                return process.run(heritage, order.content["worker"], order.content["slot"], worker)
+                number, slot = order.content["worker"], order.content["slot"]
+                return process.run(heritage, number, slot, Channel.adopt(link), stacks)
         elif order.kind == "reap":
             _reap(channel, order)
         elif order.kind == "reopen" and heritage.log_descriptor is not None:
@@ -95,7 +97,8 @@ def _fork(channel: Channel, order: Message) -> bool:
         return True
     if pid > 0:
         channel.send("forked", {"worker": number, "pid": pid})
-    os.close(order.descriptors[0])
+    for descriptor in order.descriptors:
+        os.close(descriptor)
     return False
 
 
@@ -120,7 +123,12 @@ def _inheritance(order: Message) -> Inheritance:
         Door(_listener(descriptor), address.Address(*listener["address"]), listener["own"])
         for descriptor, listener in zip(descriptors, content["listeners"])  # noqa: B905 - Python 3.9
     ]
-    log = Log(f"generation {content['generation']}", config.log_level, stamped=content["stamped"])
+    log = Log(
+        f"generation {content['generation']}",
+        config.log_level,
+        sink=Sink(*content["sink"]),
+        fields={**instance(config.source), "STARDUST_GENERATION": content["generation"]},
+    )
     system.name_process(f"stardust:z{content['generation']}")
     return Inheritance(content["generation"], config, doors, scoreboard, log, log_descriptor, None)
 

@@ -26,6 +26,7 @@ TOP = Path(__file__).parents[1]
 FLOORS = {
     "errors": 0,
     "address": 0,
+    "events": 0,
     "http1.grammar": 0,
     "settings": 1,
     "http1.head": 1,
@@ -38,6 +39,7 @@ FLOORS = {
     "wsgi.environ": 2,
     "wsgi.gateway": 2,
     "accesslog": 2,
+    "journal": 2,
     "system": 3,
     "log": 3,
     "systemd.activation": 4,
@@ -47,6 +49,7 @@ FLOORS = {
     "scoreboard": 4,
     "logfile": 4,
     "load": 4,
+    "worker.complaints": 5,
     "worker.deadlines": 5,
     "worker.outbox": 5,
     "worker.connection": 5,
@@ -60,6 +63,7 @@ FLOORS = {
     "zygote": 6,
     "boot": 6,
     "supervisor.clients": 6,
+    "supervisor.deaths": 6,
     "supervisor.generation": 6,
     "supervisor.health": 6,
     "supervisor.processes": 6,
@@ -86,7 +90,7 @@ STRANGERS = [
 ]
 
 # Decide, and touch nothing. They may use what neither does I/O nor reads a clock ...
-CORES = ["errors", "address", "settings", "http1", "supervisor.plan", "wsgi", "accesslog"]
+CORES = ["errors", "address", "events", "settings", "http1", "supervisor.plan", "wsgi", "accesslog"]
 PURE_STDLIB = {
     "__future__",
     "bisect",
@@ -124,10 +128,12 @@ PURE_EXCEPTIONS: dict[tuple[str, str], str] = {
 APP_SIDE = [
     "errors",
     "address",
+    "events",
     "settings",
     "http1",
     "wsgi",
     "accesslog",
+    "journal",
     "system",
     "channel",
     "scoreboard",

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stardust import logfile
-from stardust.log import Log
+from stardust.log import Log, Sink
 from stardust.logfile import MOST, LogFile
 
 
@@ -54,7 +54,7 @@ def reports() -> Iterator[Pipe]:
 
 @pytest.fixture
 def log(reports: Pipe) -> Log:
-    return Log("worker 1", stamped=False, descriptor=reports.writer)
+    return Log("worker 1", sink=Sink(stamped=False), descriptor=reports.writer)
 
 
 def opened(path: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from stardust import manual, settings
 from stardust.config import parse_arguments, read
 from stardust.errors import Exit
+from stardust.events import EVENTS
 from stardust.settings import Config
 
 TOP = Path(__file__).resolve().parent.parent
@@ -21,8 +23,9 @@ COMMITTED = {
     "stardust.8": TOP / "docs/man/stardust.8",
     "stardust.toml.5": TOP / "docs/man/stardust.toml.5",
     "stardustctl.1": TOP / "docs/man/stardustctl.1",
+    "stardust.catalog": TOP / "packaging/systemd/stardust.catalog",
 }
-PAGES = [name for name in COMMITTED if name != "example"]
+PAGES = [name for name in COMMITTED if name.endswith((".1", ".5", ".8"))]
 
 
 def test_all_texts_are_committed() -> None:
@@ -95,6 +98,34 @@ def test_the_page_of_the_server_has_every_flag() -> None:
 def test_no_line_is_an_unknown_request(name: str) -> None:
     requests = {line.split()[0] for line in manual.TEXTS[name]().splitlines() if line.startswith((".", "'"))}
     assert requests <= {'.\\"', ".TH", ".nr", ".ad", ".SH", ".PP", ".TP", ".RS", ".RE", ".EX", ".EE"}
+
+
+def test_every_event_has_an_id_of_its_own() -> None:
+    assert len({event.id for event in EVENTS}) == len(EVENTS)
+    assert all(re.fullmatch("[0-9a-f]{32}", event.id) for event in EVENTS)
+
+
+def test_every_event_is_in_the_documentation() -> None:
+    told = re.findall(r"^\| ([0-9a-f]{32}) \|", (TOP / "docs/journal.md").read_text(), re.MULTILINE)
+    assert told == [event.id for event in EVENTS]
+
+
+def test_the_catalog_is_understood(tmp_path: Path) -> None:
+    """By journalctl, which compiles it and lists what is in it."""
+    place = tmp_path / "usr/lib/systemd/catalog"
+    place.mkdir(parents=True)
+    shutil.copy(COMMITTED["stardust.catalog"], place)
+    for option in ("--update-catalog", "--list-catalog"):
+        done = subprocess.run(
+            ["journalctl", f"--root={tmp_path}", option],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    listed = sorted(done.stdout.splitlines())
+    assert listed == sorted(f"{event.id} stardust: {event.subject}" for event in EVENTS)
 
 
 def test_the_command_prints_a_text(capsys: pytest.CaptureFixture[str]) -> None:

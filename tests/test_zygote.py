@@ -20,7 +20,7 @@ import pytest
 from stardust import address, settings
 from stardust.channel import Channel, Message, pair
 from stardust.listener import Listener
-from stardust.log import Log
+from stardust.log import TEXT, Log
 from stardust.scoreboard import IDLE, STARTING, Scoreboard
 from stardust.settings import Config, Listen
 from stardust.supervisor import processes
@@ -97,7 +97,7 @@ class Zygote:
         listeners = [Listener("http", sock, where, False, config.listen[0])]
         generation = Generation(1, config, listeners)
         generation.open_request_log(Log("test"))
-        self.channel.send("generation", *generation.first_message(self.scoreboard, stamped=True))
+        self.channel.send("generation", *generation.first_message(self.scoreboard, TEXT))
         if generation.requests is not None:
             generation.requests.close()
 
@@ -122,7 +122,9 @@ class Zygote:
     def order_fork(self, number: int) -> Channel:
         ours, theirs = pair()
         with theirs:
-            self.channel.send("fork", {"worker": number, "slot": number - 1}, [theirs.fileno()])
+            stacks = processes.memory_for_stacks()
+            self.channel.send("fork", {"worker": number, "slot": number - 1}, [theirs.fileno(), stacks])
+            os.close(stacks)
         channel = Channel(ours)
         channel.socket.settimeout(PATIENCE)
         return channel

@@ -15,7 +15,7 @@ from stardust import accesslog, settings
 from stardust.accesslog import Record
 from stardust.channel import Channel
 from stardust.listener import Listener
-from stardust.log import Log
+from stardust.log import Log, Sink
 from stardust.logfile import LogFile
 from stardust.scoreboard import Entry, Scoreboard
 from stardust.settings import Config
@@ -107,8 +107,8 @@ class Generation:
         if self.config.access_log:
             self.requests = RequestLog(self.config, log)
 
-    def first_message(self, scoreboard: Scoreboard, *, stamped: bool, alone: bool = False) -> FirstMessage:
-        """What `zygote.py` is told first. `stamped`: its log has times; `alone`: it is to serve by itself."""
+    def first_message(self, scoreboard: Scoreboard, sink: Sink, *, alone: bool = False) -> FirstMessage:
+        """What `zygote.py` is told first. `sink` is that of its log; `alone`: it is to serve by itself."""
         content = {
             "generation": self.number,
             "config": settings.dump(self.config),
@@ -116,7 +116,7 @@ class Generation:
                 {"address": list(each.address), "own": not each.inherited} for each in self.listeners
             ],
             "access_log": self.requests is not None,
-            "stamped": stamped,
+            "sink": sink,
             "alone": alone,
         }
         logs = [] if self.requests is None else [self.requests.descriptor]

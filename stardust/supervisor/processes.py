@@ -13,6 +13,7 @@ from stardust.channel import Channel, pair
 
 _BOOT = str(Path(__file__).resolve().parent.parent / "boot.py")
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2), linux/prctl.h
+_MOST_STACKS = 64 * 1024  # bytes of a worker's stacks
 
 
 def become_subreaper() -> None:
@@ -70,6 +71,18 @@ def open_pidfd(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except ProcessLookupError:
         return None
+
+
+def memory_for_stacks() -> int:
+    """A descriptor for a worker to write its stacks to (faulthandler), and for us to read them from."""
+    return os.memfd_create("stardust-stacks", os.MFD_CLOEXEC)
+
+
+def read_stacks(descriptor: int) -> str:
+    """What was written last, from the beginning of a line: whoever writes is not trusted to be brief."""
+    start = max(0, os.fstat(descriptor).st_size - _MOST_STACKS)
+    text = os.pread(descriptor, _MOST_STACKS, start).decode("utf-8", "replace")
+    return text.partition("\n")[2] if start else text
 
 
 def ended_children() -> list[tuple[int, int]]:

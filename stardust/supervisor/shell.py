@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from stardust import config as configs
 from stardust import listener
@@ -25,11 +26,12 @@ from stardust.channel import Channel, Message, pair
 from stardust.config import Arguments
 from stardust.control.server import Control
 from stardust.errors import Exit, StardustError
+from stardust.events import RELOAD_FAILED, RELOADED, STARTED, WORKER_DIED, WORKER_TIMED_OUT, Event
 from stardust.listener import Listener
 from stardust.log import Log
 from stardust.scoreboard import BUSY, SLOTS, Entry, Scoreboard
 from stardust.settings import Config
-from stardust.supervisor import health, plan, processes, report
+from stardust.supervisor import deaths, health, plan, processes, report
 from stardust.supervisor.clients import Clients
 from stardust.supervisor.generation import Generation
 from stardust.supervisor.plan import Phase, State, Stop, Zygote
@@ -39,6 +41,8 @@ from stardust.systemd.notify import Notifier
 _EXTENSION = 15.0  # s; by how much systemd's time limit is moved while there is progress,
 _EXTEND_EVERY = 5.0  # s; and how often
 _RETRY = 0.1  # s; until a message that systemd had no room for is offered again
+_AT_WORK = (Phase.STARTING, Phase.READY, Phase.STUCK, Phase.CONDEMNED)  # nobody asked it to end
+_NO_STACKS = "It wrote no stacks: it is stopped, or hangs in the kernel."
 _SIGNALS = (
     signal.SIGCHLD,
     signal.SIGHUP,
@@ -53,16 +57,28 @@ _SIGNALS = (
 
 @dataclass(slots=True)
 class Child:
-    """A worker as a process. `pid` and `pidfd` are known when its zygote has told them."""
+    """A worker as a process. `pid` and `pidfd` are known when its zygote has told them.
+
+    `stacks` is the memory that it writes its stacks to when it is asked: once it is `stuck`, and then this
+    says why, and in which `request`.
+    """
 
     number: int
     slot: int
     generation: int
     channel: Channel
+    stacks: int
     pid: int = 0
     pidfd: int | None = None
     doomed: bool = False  # to be killed as soon as its process is known
     pinged: float = 0.0
+    stuck: str = ""
+    request: str = ""
+
+    def fields(self, request: str = "") -> dict[str, object]:
+        """Of a record about it, and about what it was doing."""
+        about: dict[str, object] = {"STARDUST_WORKER": self.number, "STARDUST_GENERATION": self.generation}
+        return {**about, "STARDUST_REQUEST": request} if request else about
 
 
 @dataclass(slots=True)
@@ -77,7 +93,6 @@ class Surroundings:
     watchdog: float | None
     control: Control | None
     log: Log
-    stamped: bool = True
 
 
 class Supervisor:
@@ -90,6 +105,7 @@ class Supervisor:
         self.generations: dict[int, Generation] = {}
         self.children: dict[int, Child] = {}
         self.scoreboard = Scoreboard.create()
+        self.kills = deaths.own_kills()
         self.epoll = select.epoll()
         self.watched: dict[int, Callable[[], object]] = {}
         self.exit: Exit | None = None
@@ -267,7 +283,7 @@ class Supervisor:
             if pid in zygotes:
                 self._zygote_ended(zygotes[pid], processes.told(status))
             elif pid in orphans:
-                self._worker_ended(orphans[pid], processes.told(status))
+                self._worker_died(orphans[pid], status)
 
     def _zygote_ended(self, number: int, how: str) -> None:
         generation = self.generations[number]
@@ -312,11 +328,12 @@ class Supervisor:
             case "forked" if child is not None:
                 self._forked(child, content["pid"])
             case "fork-failed" if child is not None:
-                self.log.error(f"cannot fork worker {child.number}: {content['reason']}")
+                reason = f"cannot fork worker {child.number}: {content['reason']}"
+                self.log.error(reason, fields=child.fields())
                 self._forget_child(child)
                 self.see(plan.ForkFailed(child.number))
             case "exited" if child is not None:
-                self._worker_ended(child, processes.told(content["status"]))
+                self._worker_died(child, content["status"])
 
     def _forked(self, child: Child, pid: int) -> None:
         child.pid = pid
@@ -346,7 +363,8 @@ class Supervisor:
                     self.see(plan.Leaving(child.number))
                     self._have_others_look()
                 case "failed":
-                    self.log.error(f"worker {child.number}: {content['reason']}\n{content['detail']}")
+                    failure = f"worker {child.number}: {content['reason']}\n{content['detail']}"
+                    self.log.error(failure, fields=child.fields())
                     self.see(plan.WorkerFailed(child.number, content["reason"], content["detail"]))
 
     def _have_others_look(self) -> None:
@@ -355,11 +373,18 @@ class Supervisor:
             if self.state.workers[child.number].phase is Phase.READY:
                 child.channel.send("look")
 
-    def _worker_ended(self, child: Child, how: str) -> None:
+    def _worker_died(self, child: Child, status: int) -> None:
+        self._worker_ended(child, *self.kills.explain(status, ours=child.doomed))
+
+    def _worker_ended(self, child: Child, how: str, event: Event = WORKER_DIED) -> None:
         worker = self.state.workers.get(child.number)
         entry = self.scoreboard.read(child.slot)
-        if (worker is not None and worker.phase in (Phase.STARTING, Phase.READY)) or entry.state == BUSY:
-            self.log.error(f"worker {child.number} (process {child.pid}) ended: {how}")
+        if (worker is not None and worker.phase in _AT_WORK) or entry.state == BUSY:
+            self.log.error(
+                f"worker {child.number} (process {child.pid}) ended: {how}",
+                None if child.doomed else event,
+                child.fields(_request(entry)),
+            )
         if entry.state == BUSY:
             why = worker.why if worker is not None and worker.why else how
             requests = self.generations[child.generation].requests
@@ -454,7 +479,7 @@ class Supervisor:
             self.see(plan.Failed(number, f"{what}: {fault.strerror}", "", Exit.FAILURE))
             return
         generation.channel = channel
-        channel.send("generation", *generation.first_message(self.scoreboard, stamped=self.given.stamped))
+        channel.send("generation", *generation.first_message(self.scoreboard, self.log.sink))
         self.watch(channel.fileno(), lambda: self._hear_zygote(number, channel))
 
     def _bound(self) -> list[Listener]:
@@ -464,16 +489,18 @@ class Supervisor:
 
     def _do_fork(self, number: int, slot: int, generation: int) -> None:
         ours, theirs = pair()
-        child = self.children[number] = Child(number, slot, generation, Channel(ours))
+        stacks = processes.memory_for_stacks()
+        child = self.children[number] = Child(number, slot, generation, Channel(ours), stacks)
         self.scoreboard.clear(slot)
         with theirs:
-            if not self._order(child, "fork", {"worker": number, "slot": slot}, theirs.fileno()):
+            order = {"worker": number, "slot": slot}
+            if not self._order(child, "fork", order, theirs.fileno(), stacks):
                 self._forget_child(child)
                 self.see(plan.ForkFailed(number))
                 return
         self.watch(child.channel.fileno(), lambda: self._worker_speaks(child))
 
-    def _order(self, child: Child, order: str, content: dict[str, object], *descriptors: int) -> bool:
+    def _order(self, child: Child, order: str, content: dict[str, Any], *descriptors: int) -> bool:
         """Tell a child's zygote what it has to answer. False if there is none, or it takes no more."""
         generation = self.generations[child.generation]
         if generation.channel is None or not generation.channel.send(order, content, descriptors):
@@ -488,21 +515,31 @@ class Supervisor:
             self.unwatch(child.channel.fileno())
 
     def _do_dump(self, number: int, why: str) -> None:
+        """It is told of when it is killed, a moment later and with its stacks."""
         child = self.children[number]
-        entry = self.scoreboard.read(child.slot)
-        about = f" in {entry.text.partition(' ')[2]}" if entry.state == BUSY else ""
-        self.log.error(
-            f"worker {child.number} (process {child.pid}) is stuck{about}: {why}; its stacks follow"
-        )
+        child.stuck, child.request = why, _request(self.scoreboard.read(child.slot))
         if child.pidfd is not None:
             processes.signal_process(child.pidfd, STACKS_SIGNAL)
 
     def _do_kill(self, number: int, why: str) -> None:
         child = self.children[number]
-        self.log.warning(f"killing worker {child.number} (process {child.pid}): {why}")
+        if child.stuck:
+            self._tell_stuck(child)
+        else:
+            text = f"killing worker {child.number} (process {child.pid}): {why}"
+            self.log.warning(text, fields=child.fields())
         child.doomed = True
         if child.pidfd is not None:
             processes.signal_process(child.pidfd, signal.SIGKILL)
+
+    def _tell_stuck(self, child: Child) -> None:
+        about = f" in {child.request}" if child.request else ""
+        stacks = processes.read_stacks(child.stacks) or _NO_STACKS
+        self.log.error(
+            f"killing worker {child.number} (process {child.pid}), stuck{about}: {child.stuck}\n{stacks}",
+            WORKER_TIMED_OUT,
+            child.fields(child.request),
+        )
 
     def _do_close(self, number: int) -> None:
         generation = self.generations.get(number)
@@ -525,22 +562,35 @@ class Supervisor:
         self.scoreboard.replaceable = loaded and state.stop is Stop.NO
         if state.last is not self.said_last and state.last is not None and not state.last.ok:
             self.said_last = state.last
-            text = f"generation {state.next_generation - 1} failed: {state.last.reason}"
-            if state.serving:
-                text += f"; generation {state.serving} goes on"
-            self.log.error(f"{text}\n{state.last.detail}")
+            self._tell_failure(state.last)
         if state.serving != self.said_serving:
+            event = RELOADED if self.said_serving else STARTED
             self.said_serving = state.serving
-            generation = self.generations[state.serving]
-            places = ", ".join(f"{each.name} {each.address}" for each in generation.listeners)
-            self.log.info(
-                f"generation {state.serving} serves {generation.config.app} with "
-                f"{plan.target(state)} workers on {places}"
-            )
+            self._tell_serving(event)
         if state.serving:
             self.given.notifier.status(self._status_line())
         if self.judge_at == math.inf and self.children:
             self.judge_at = self.now
+
+    def _tell_failure(self, outcome: plan.Outcome) -> None:
+        failed, serving = self.state.next_generation - 1, self.state.serving
+        text = f"generation {failed} failed: {outcome.reason}"
+        if serving:
+            text += f"; generation {serving} goes on"
+        # A start that failed is an event of the service manager's, not of ours.
+        event = RELOAD_FAILED if serving else None
+        self.log.error(f"{text}\n{outcome.detail}", event, {"STARDUST_GENERATION": failed})
+
+    def _tell_serving(self, event: Event) -> None:
+        number = self.state.serving
+        generation = self.generations[number]
+        places = ", ".join(f"{each.name} {each.address}" for each in generation.listeners)
+        self.log.info(
+            f"generation {number} serves {generation.config.app} with "
+            f"{plan.target(self.state)} workers on {places}",
+            event,
+            {"STARDUST_GENERATION": number},
+        )
 
     def _reopen_logs(self) -> None:
         """The access log was renamed (logrotate): everybody goes on in a new file of the old name."""
@@ -565,6 +615,7 @@ class Supervisor:
             return
         self.unwatch(child.channel.fileno())
         child.channel.close()
+        os.close(child.stacks)
         if child.pidfd is not None:
             self.unwatch(child.pidfd)
             os.close(child.pidfd)
@@ -583,6 +634,11 @@ class Supervisor:
         """Leave last, and leave nothing."""
         self.given.notifier.flush()
         self.clients.close()
+
+
+def _request(entry: Entry) -> str:
+    """The request line that a worker is busy with, as far as the scoreboard has it; "" if it is not busy."""
+    return entry.text.partition(" ")[2] if entry.state == BUSY else ""
 
 
 def _next_message(channel: Channel) -> Message | None:

@@ -50,7 +50,7 @@ from stardust.worker.deadlines import Waiting
 from stardust.worker.threads import Pool
 from stardust.wsgi import environ as environs
 from stardust.wsgi.environ import Environ
-from stardust.wsgi.gateway import FAILED, GONE, Exchange, FileWrapper
+from stardust.wsgi.gateway import FAILED, GONE, Exchange, FileWrapper, Report
 from stardust.wsgi.input import Spool
 
 _RECEIVE = 65536  # bytes of a body asked for at once
@@ -85,7 +85,8 @@ class Loop:
     """One worker's. `run` returns when the worker is to exit: it was asked to leave, and holds nothing more.
 
     `replaceable` says whether a successor could be forked for a worker that reached its limit of requests;
-    `announce(kind)` tells the supervisor.
+    `announce(kind)` tells the supervisor; `report` is told what is wrong with the application, instead of
+    `wsgi.errors`.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Loop:
         access_log: Optional[AccessLog] = None,
         replaceable: Callable[[], bool] = lambda: True,
         announce: Callable[[str], object] = lambda kind: None,
+        report: Optional[Report] = None,
     ) -> None:
         self.config = config
         self.app = app
@@ -107,6 +109,7 @@ class Loop:
         self.access_log = access_log
         self.replaceable = replaceable
         self.announce = announce
+        self.report = report
 
         self.heads = HeadReader(
             Limits(config.max_request_line, config.max_header_count, config.max_header_bytes)
@@ -457,7 +460,9 @@ class Loop:
         persistent = head.persistent and not self.leaving and connection.requests < self.most_on_connection
         received = connection.body.received if connection.body is not None else None
         environ = environs.environ(connection.environ, head, content, received)
-        exchange = Exchange(head, self.writer, connection.send, connection.send_file, persistent, self.date)
+        exchange = Exchange(
+            head, self.writer, connection.send, connection.send_file, persistent, self.date, self.report
+        )
         connection.exchange = exchange
         environ["stardust.socket"] = connection.socket
         environ["stardust.informational"] = exchange.informational

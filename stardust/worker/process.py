@@ -25,6 +25,7 @@ from stardust.log import Log
 from stardust.logfile import LogFile
 from stardust.scoreboard import Scoreboard
 from stardust.settings import Config
+from stardust.worker import complaints
 from stardust.worker.loop import AccessLog, Door, Loop
 
 # Sent to a terminal's whole process group, or meant for the supervisor: no business of a worker.
@@ -44,17 +45,20 @@ class Inheritance(NamedTuple):
     app: Optional[Callable[..., Any]]
 
 
-def run(heritage: Inheritance, number: int, slot_number: int, channel: Optional[Channel]) -> Exit:
-    """Be worker `number` until it is time to leave. `channel` is None if there is no supervisor.
+def run(
+    heritage: Inheritance, number: int, slot_number: int, channel: Optional[Channel], stacks: int = 2
+) -> Exit:
+    """Be worker `number` until it is time to leave. `channel` is None if there is no supervisor; `stacks` is
+    the descriptor that the stacks of a stuck worker are written to.
 
     Returns the process's exit code; what went wrong has been told to the supervisor, or logged.
     """
     config, scoreboard = heritage.config, heritage.scoreboard
-    log = heritage.log.named(f"worker {number}")
+    log = heritage.log.named(f"worker {number}", {"STARDUST_WORKER": number})
     system.name_process(f"stardust:w{number}")
     slot = scoreboard.slot(slot_number)
     slot.born(os.getpid(), heritage.generation, time.monotonic())
-    faulthandler.register(system.STACKS_SIGNAL, all_threads=True, chain=False)
+    faulthandler.register(system.STACKS_SIGNAL, file=stacks, all_threads=True, chain=False)
     for number_ignored in _IGNORED:
         signal.signal(number_ignored, signal.SIG_IGN)
 
@@ -79,6 +83,7 @@ def run(heritage: Inheritance, number: int, slot_number: int, channel: Optional[
         access_log=None if file is None else AccessLog(file, accesslog.formatter(config.access_log_format)),
         replaceable=lambda: channel is None or scoreboard.replaceable,
         announce=lambda kind: channel is not None and channel.send(kind),
+        report=complaints.recorder(log) if log.sink.journal else None,
     )
     _watch_termination(loop, alone=channel is None)
     if channel is not None:

@@ -13,7 +13,7 @@ from stardust import system, zygote
 from stardust.address import Address
 from stardust.channel import Channel, pair
 from stardust.listener import Listener
-from stardust.log import Log
+from stardust.log import Log, Sink
 from stardust.scoreboard import BUSY, Entry, Scoreboard
 from stardust.settings import Config, Listen
 from stardust.supervisor.generation import Generation, RequestLog, open_request_log
@@ -42,7 +42,7 @@ def test_zygote_understands_its_first_message(
         ]
         generation = Generation(4, config, listeners)
         generation.open_request_log(Log("test"))
-        content, descriptors = generation.first_message(scoreboard, stamped=True)
+        content, descriptors = generation.first_message(scoreboard, Sink("/journal", stamped=False))
         ours, theirs = pair()
         with ours, theirs:
             assert Channel(ours).send("generation", content, descriptors)
@@ -55,6 +55,7 @@ def test_zygote_understands_its_first_message(
         (addresses[1], True),
     ]
     assert [door.socket.family for door in heritage.doors] == [socket.AF_INET, socket.AF_UNIX]
+    assert heritage.log.sink == Sink("/journal", stamped=False)
     scoreboard.slot(7).born(4711, 4, 1.0)
     assert heritage.scoreboard.read(7).pid == 4711
     assert (heritage.log_descriptor is not None) == logs

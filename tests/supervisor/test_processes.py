@@ -167,6 +167,26 @@ def test_subreaper_adopts_orphans() -> None:
     assert in_a_fork(adopt) == 0
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (b"", ""),
+        (b"Thread 0x1:\n  File a\n", "Thread 0x1:\n  File a\n"),
+        (b"caf\xff\n", "caf\N{REPLACEMENT CHARACTER}\n"),
+        (b"x" * 70_000 + b"\n  File a\n", "  File a\n"),
+    ],
+    ids=["nothing", "stacks", "not UTF-8", "too much"],
+)
+def test_stacks(written: bytes, read: str) -> None:
+    """Whoever reads leaves the offset alone, which is the writer's too."""
+    memory = processes.memory_for_stacks()
+    assert not os.get_inheritable(memory)
+    os.write(memory, written)
+    assert [processes.read_stacks(memory) for _ in range(2)] == [read, read]
+    assert os.lseek(memory, 0, os.SEEK_CUR) == len(written)
+    os.close(memory)
+
+
 def test_becoming_the_application_s_interpreter(tmp_path: Path) -> None:
     """max-workers = 0: the process stays the same, and finds what was sent before."""
     interpreter = fake_interpreter(

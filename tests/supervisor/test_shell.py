@@ -20,22 +20,24 @@ from typing import Any
 import pytest
 
 from stardust import config as configs
-from stardust import system
+from stardust import events, system
 from stardust.channel import Channel, Message, pair
 from stardust.errors import Exit
-from stardust.log import Log
+from stardust.log import Log, Sink
 from stardust.supervisor import plan, processes
+from stardust.supervisor.deaths import Kills
 from stardust.supervisor.plan import Phase
 from stardust.supervisor.shell import Supervisor, Surroundings
 from stardust.systemd.notify import Notifier
+from tests.journald import Journal
 
 PATIENCE = 30.0  # s
 
 
 def sleeper() -> int:
-    """The process id of a process that does nothing until it is killed."""
-    code = "import signal; signal.pause()"
-    return os.posix_spawn(sys.executable, [sys.executable, "-I", "-S", "-c", code], {})
+    """The process id of a process that does nothing until it is killed, not even write its stacks."""
+    command = [sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"]
+    return os.posix_spawn(sys.executable, command, {}, setsigmask=[system.STACKS_SIGNAL])
 
 
 class FakeWorker:
@@ -46,6 +48,7 @@ class FakeWorker:
         self.slot: int = order.content["slot"]
         self.channel = Channel.adopt(order.descriptors[0], blocking=True)
         self.channel.socket.settimeout(PATIENCE)
+        self.stacks = order.descriptors[1]
         self.pid = sleeper()
 
 
@@ -133,6 +136,8 @@ class Stage:
         supervisor._close()
         for channel in [*self.zygotes, *(worker.channel for worker in self.workers.values())]:
             channel.close()
+        for worker in self.workers.values():
+            os.close(worker.stacks)
         supervisor.epoll.close()
         os.close(supervisor.scoreboard.descriptor)
         os.close(self.log_descriptor)
@@ -219,7 +224,8 @@ def test_fork_that_fails_is_logged_and_tried_again(stage: Callable[..., Stage]) 
     it.boot()
     it.workers[1].channel.send("leaving")
     it.until(lambda: 2 in it.supervisor.children)
-    os.close(it.hear().descriptors[0])
+    for descriptor in it.hear().descriptors:
+        os.close(descriptor)
     it.zygotes[0].send("fork-failed", {"worker": 2, "reason": "Resource temporarily unavailable"})
     it.until(lambda: 3 in it.supervisor.children)
     assert "cannot fork worker 2: Resource temporarily unavailable" in it.log.read_text()
@@ -316,6 +322,8 @@ def test_stuck_worker_writes_its_stacks_and_is_killed(
         # The sleeper has no handler for the other one, and would end too early.
         if number == signal.SIGKILL:
             real(pidfd, number)
+        else:
+            os.write(it.workers[1].stacks, b"Thread 0x1:\n  File shop.py\n")
 
     monkeypatch.setattr(processes, "signal_process", witness)
     it.supervisor.see(plan.Overdue(1, "request-timeout"))
@@ -324,8 +332,68 @@ def test_stuck_worker_writes_its_stacks_and_is_killed(
     it.until(lambda: 1 not in it.supervisor.children)
     assert sent == [system.STACKS_SIGNAL, signal.SIGKILL]
     log = it.log.read_text()
-    assert f"worker 1 (process {it.workers[1].pid}) is stuck: request-timeout; its stacks follow" in log
-    assert f"killing worker 1 (process {it.workers[1].pid}): request-timeout" in log
+    assert (
+        f"error: killing worker 1 (process {it.workers[1].pid}), stuck: request-timeout\n"
+        "    Thread 0x1:\n      File shop.py\n"
+    ) in log
+
+
+class TestEvents:
+    """What is told of each, as fields: people read the message, programs these."""
+
+    @pytest.fixture
+    def journald(self, tmp_path: Path) -> Iterator[Journal]:
+        journald = Journal(tmp_path / "journal")
+        yield journald
+        journald.close()
+
+    def booted(self, stage: Callable[..., Stage], journald: Journal) -> Stage:
+        it = stage(max_workers=1, main_process_delay=0.01)
+        it.supervisor.log = Log("supervisor", sink=Sink(journald.path))
+        it.boot()
+        return it
+
+    def test_started(self, stage: Callable[..., Stage], journald: Journal) -> None:
+        self.booted(stage, journald)
+        assert journald.expect("MESSAGE_ID", events.STARTED.id)["STARDUST_GENERATION"] == "1"
+
+    def test_reload_failed(self, stage: Callable[..., Stage], journald: Journal, tmp_path: Path) -> None:
+        it = self.booted(stage, journald)
+        (tmp_path / "stardust.toml").write_text("max-workers = 'many'")
+        it.supervisor.see(plan.ReloadAsked())
+        it.settle()
+        assert journald.expect("MESSAGE_ID", events.RELOAD_FAILED.id)["STARDUST_GENERATION"] == "2"
+
+    @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+    def test_worker_died(self, stage: Callable[..., Stage], journald: Journal, busy: bool) -> None:
+        it = self.booted(stage, journald)
+        if busy:
+            it.supervisor.scoreboard.slot(0).busy(1, time.monotonic(), 0.0, b"192.0.2.1 GET /a HTTP/1.1")
+        os.kill(it.workers[1].pid, signal.SIGSEGV)
+        it.until(lambda: 1 not in it.supervisor.children)
+        died = journald.expect("MESSAGE_ID", events.WORKER_DIED.id)
+        assert (died["STARDUST_WORKER"], died["STARDUST_GENERATION"]) == ("1", "1")
+        assert died.get("STARDUST_REQUEST") == ("GET /a HTTP/1.1" if busy else None)
+
+    def test_out_of_memory(self, stage: Callable[..., Stage], journald: Journal, tmp_path: Path) -> None:
+        it = self.booted(stage, journald)
+        counts = tmp_path / "memory.events"
+        counts.write_text("oom_kill 1\n")
+        it.supervisor.kills = Kills(counts)
+        counts.write_text("oom_kill 2\n")
+        os.kill(it.workers[1].pid, signal.SIGKILL)
+        it.until(lambda: 1 not in it.supervisor.children)
+        assert journald.expect("MESSAGE_ID", events.OUT_OF_MEMORY.id)["STARDUST_WORKER"] == "1"
+
+    def test_killed_by_us(self, stage: Callable[..., Stage], journald: Journal) -> None:
+        """The deed is an event, the death that follows from it is none."""
+        it = self.booted(stage, journald)
+        it.supervisor.scoreboard.slot(0).busy(1, time.monotonic(), 0.0, b"192.0.2.1 GET /a HTTP/1.1")
+        it.supervisor.see(plan.Overdue(1, "request-timeout"))
+        it.until(lambda: 1 not in it.supervisor.children)
+        timed_out = journald.expect("MESSAGE_ID", events.WORKER_TIMED_OUT.id)
+        assert (timed_out["STARDUST_WORKER"], timed_out["STARDUST_REQUEST"]) == ("1", "GET /a HTTP/1.1")
+        assert not [each for each in journald.read() if each.get("MESSAGE_ID") == events.WORKER_DIED.id]
 
 
 def test_descriptor_that_takes_the_number_of_a_closed_one_is_not_taken_for_it(

@@ -20,11 +20,14 @@ import pytest
 from stardust import settings, system
 from stardust.channel import Channel, Message, pair
 from stardust.errors import Exit
+from stardust.log import Sink
 from stardust.scoreboard import BUSY, IDLE, Entry, Scoreboard
 from stardust.settings import Config
+from tests.journald import Journal
 
 PATIENCE = 20.0  # s; far beyond what anything takes
 SLOT = 5
+PLAIN = Sink(stamped=False)
 PACKAGE = Path(settings.__file__).parents[1]
 
 # What a zygote's child does: the heritage is there already, and `run` is all that is left.
@@ -34,7 +37,7 @@ from stardust import settings
 from stardust.address import Address
 from stardust.channel import Channel
 from stardust.load import load
-from stardust.log import Log
+from stardust.log import Log, Sink
 from stardust.scoreboard import Scoreboard
 from stardust.worker import process
 from stardust.worker.loop import Door
@@ -48,12 +51,12 @@ heritage = process.Inheritance(
     config=config,
     doors=[Door(listener, Address("tcp", "127.0.0.1", 80), own=True)],
     scoreboard=Scoreboard(order["scoreboard"]),
-    log=Log("generation 7", stamped=False),
+    log=Log("generation 7", sink=Sink(*order["sink"])),
     log_descriptor=order["log"],
     app=load(config.app) if config.preload else None,
 )
 channel = None if order["channel"] is None else Channel.adopt(order["channel"])
-sys.exit(process.run(heritage, 3, order["slot"], channel))
+sys.exit(process.run(heritage, 3, order["slot"], channel, order["stacks"]))
 """
 
 APP = """
@@ -64,6 +67,8 @@ def application(environ, start_response):
     if environ["PATH_INFO"] == "/wait":
         os.write(int(environ["QUERY_STRING"]), b"here")
         select.select([], [], [])
+    if environ["PATH_INFO"] == "/raise":
+        raise LookupError("oops")
     return [environ["PATH_INFO"].encode()]
 """
 
@@ -71,13 +76,14 @@ def application(environ, start_response):
 class Worker:
     """The process and all that its supervisor holds of it."""
 
-    def __init__(self, directory: Path, config: Config, *, alone: bool = False) -> None:
+    def __init__(self, directory: Path, config: Config, *, alone: bool = False, sink: Sink = PLAIN) -> None:
         self.log_path = directory / "access.log"
         self.board = Scoreboard.create()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.said_reader, self.said_writer = os.pipe()
         ours, theirs = pair()
         self.channel = Channel(ours)
+        self.stacks = os.memfd_create("stacks")
         log = self.opened_log()
         order = {
             "config": settings.dump(config),
@@ -85,6 +91,8 @@ class Worker:
             "scoreboard": self.board.descriptor,
             "slot": SLOT,
             "log": log,
+            "sink": sink,
+            "stacks": self.stacks,
             "channel": None if alone else theirs.fileno(),
         }
         with theirs:
@@ -98,6 +106,7 @@ class Worker:
                     self.board.descriptor,
                     log,
                     self.said_writer,
+                    self.stacks,
                 ],
             )
         os.close(log)
@@ -114,7 +123,13 @@ class Worker:
         self.process.stderr.close()
         self.channel.close()
         self.listener.close()
-        for descriptor in (self.pidfd, self.board.descriptor, self.said_reader, self.said_writer):
+        for descriptor in (
+            self.pidfd,
+            self.board.descriptor,
+            self.said_reader,
+            self.said_writer,
+            self.stacks,
+        ):
             os.close(descriptor)
 
     @property
@@ -158,9 +173,13 @@ class Worker:
     def connected(self) -> socket.socket:
         return socket.create_connection(self.listener.getsockname(), PATIENCE)
 
-    def get(self, target: str) -> bytes:
+    def written_stacks(self) -> bytes:
+        return os.pread(self.stacks, 65536, 0)
+
+    def get(self, target: str, *headers: str) -> bytes:
         with self.connected() as client:
-            client.sendall(f"GET {target} HTTP/1.0\r\n\r\n".encode())
+            head = "\r\n".join([f"GET {target} HTTP/1.0", *headers])
+            client.sendall(f"{head}\r\n\r\n".encode())
             received = b""
             while more := client.recv(65536):
                 received += more
@@ -301,11 +320,38 @@ def test_a_stuck_worker_writes_its_stacks(worker: Worker) -> None:
         readable(worker.said_reader)
         assert worker.entry.state == BUSY
         worker.process.send_signal(system.STACKS_SIGNAL)
-        assert worker.process.stderr is not None
-        stacks = b""
-        while b"in run" not in stacks:
-            readable(worker.process.stderr.fileno())
-            stacks += os.read(worker.process.stderr.fileno(), 65536)
-        assert b"application.py" in stacks
+        worker.until(lambda entry: b"in run" in worker.written_stacks())
+        assert b"application.py" in worker.written_stacks()
         worker.process.kill()
         assert worker.ended() == -signal.SIGKILL
+        assert worker.errors() == ""
+
+
+def test_what_the_application_raises_is_a_record(tmp_path: Path, config: Config) -> None:
+    """One, with its traceback; and nothing on standard error."""
+    journald = Journal(tmp_path / "socket")
+    with Worker(tmp_path, config, sink=Sink(journald.path, stamped=False)) as worker:
+        assert worker.message().kind == "ready"
+        assert b"500" in worker.get("/raise?x=1", "X-Request-Id: 7f-1")
+        worker.channel.send("stop")
+        assert worker.ended() == Exit.OK
+        assert worker.errors() == ""
+    journald.close()
+    [record] = journald.records
+    assert record["MESSAGE"].startswith(
+        "worker 3: GET /raise?x=1: application error\nTraceback (most recent call last):\n"
+    )
+    assert record["MESSAGE"].endswith("LookupError: oops")
+    assert (record["PRIORITY"], record["REQUEST_ID"]) == ("3", "7f-1")
+    assert (record["STARDUST_WORKER"], record["STARDUST_REQUEST"]) == ("3", "GET /raise?x=1 HTTP/1.0")
+    assert (record["CODE_FILE"], record["CODE_FUNC"]) == (str(tmp_path / "application.py"), "application")
+
+
+def test_what_the_application_raises_is_text_elsewhere(worker: Worker) -> None:
+    """`wsgi.errors`, as PEP 3333 has it."""
+    worker.get("/raise")
+    worker.channel.send("stop")
+    assert worker.ended() == Exit.OK
+    errors = worker.errors()
+    assert errors.startswith("GET /raise: application error\nTraceback (most recent call last):\n")
+    assert errors.endswith("LookupError: oops\n")

@@ -1,0 +1,79 @@
+"""How a worker ended, as far as that can be known: above all, whether it was for want of memory.
+
+The kernel says nothing to the parent of a process that it kills for memory but "SIGKILL", which anybody may
+send. But it counts, before it kills: `oom_kill` in memory.events of the control group, cgroup v2 only
+(Documentation/admin-guide/cgroup-v2.rst). The unit's sandbox lets that file be read. So a SIGKILL that is not
+ours, with a kill counted that explains no other death, is taken for one. It may be wrong when somebody sends
+SIGKILL after the kernel killed another process of the unit; where there is no such file, it is a guess, and
+said to be one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+from stardust.events import OUT_OF_MEMORY, WORKER_DIED, Event
+from stardust.supervisor import processes
+
+
+class Death(NamedTuple):
+    """`how` is for people."""
+
+    how: str
+    event: Event
+
+
+class Kills:
+    """What the kernel killed in a control group, counted in the file `events`; None if there is none."""
+
+    def __init__(self, events: Path | None) -> None:
+        self._events = events
+        self._explained = self._count() or 0
+
+    def explain(self, status: int, *, ours: bool) -> Death:
+        """How a worker ended, by its wait status. `ours`: we sent SIGKILL ourselves."""
+        count = self._count()
+        if not killed(status) or ours:
+            # What was killed before, and was no worker, explains no later death.
+            self._explained = count or 0
+            return Death(processes.told(status), WORKER_DIED)
+        if count is None:
+            return Death(f"{processes.told(status)}, perhaps out of memory", WORKER_DIED)
+        if count <= self._explained:
+            return Death(processes.told(status), WORKER_DIED)
+        self._explained += 1
+        return Death(f"{processes.told(status)}: out of memory", OUT_OF_MEMORY)
+
+    def _count(self) -> int | None:
+        try:
+            return None if self._events is None else oom_kills(self._events.read_text())
+        except OSError:
+            return None
+
+
+def own_kills() -> Kills:
+    """For the control group of this process."""
+    try:
+        return Kills(events_file(Path("/proc/self/cgroup").read_text()))
+    except OSError:
+        return Kills(None)
+
+
+def killed(status: int) -> bool:
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def events_file(groups: str) -> Path | None:
+    """memory.events by the text of /proc/self/cgroup: the line of cgroup v2 is "0::/path" (cgroups(7))."""
+    match = re.search(r"^0::/(.*)$", groups, re.MULTILINE)
+    return Path("/sys/fs/cgroup", match[1], "memory.events") if match else None
+
+
+def oom_kills(events: str) -> int | None:
+    """The count in the text of memory.events."""
+    match = re.search(r"^oom_kill (\d+)$", events, re.MULTILINE)
+    return int(match[1]) if match else None
