@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = configs.parse_arguments(sys.argv[1:] if argv is None else argv)
         source = arguments.file or ""
-        loaded = configs.read(arguments)
+        loaded = configs.read(arguments, os.environ)
         match arguments.action:
             case Action.PRINT:
                 sys.stdout.write(configs.printed(loaded))

@@ -2,12 +2,13 @@
 
     argv ──parse_arguments──▶ Arguments ──read──▶ Loaded(config, origins)
 
-A reload is `read(arguments)` again, with the arguments of the start. Rules:
+A reload is `read(arguments, environ)` again, with the arguments of the start. Rules:
 
 - Flags win over the file, the file over the defaults. `env-file` and `pythonpath` of the command line
   replace the file's; `environment` adds to the file's; any address flag replaces all its [listen] tables.
 - A relative path in the file starts at the file's directory, one in a flag at the current directory.
   `app` and `pythonpath` belong to the application and start at `chdir`.
+- A file that is read may be "credential:NAME": what systemd passes to the service in $CREDENTIALS_DIRECTORY.
 - All errors of a file are reported at once, each with its place, its key, its value and what would be right.
 - Only `_contradictions` and `_missing` know single settings; the rest follows the table in `settings.py`.
 """
@@ -48,6 +49,8 @@ _LISTEN_BY_KEY = {setting.key: setting for setting in settings.LISTEN_SETTINGS}
 # systemd.socket(5), FileDescriptorName=: "any ASCII character, but must exclude control characters and
 # ":", and must be at most 255 characters".
 _LISTENER_NAME = re.compile(r"[ -9;-~]{1,255}")
+# systemd's credential_name_valid(): a valid name of a file and of a descriptor.
+_CREDENTIAL_NAME = re.compile(r"(?!\.{1,2}$)[ -.0-9;-~]{1,255}")
 _NAMED_ADDRESS = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.+)")
 
 
@@ -247,9 +250,12 @@ class Loaded:
         return self.origins.get(key, Origin("", None, key))
 
 
-def read(arguments: Arguments) -> Loaded:
-    """Read the file and check everything. ConfigError has all that is wrong, a line for each."""
-    reading = _Reading()
+def read(arguments: Arguments, environ: Mapping[str, str]) -> Loaded:
+    """Read the file and check everything. ConfigError has all that is wrong, a line for each.
+
+    Of the environment only $CREDENTIALS_DIRECTORY counts: where `credential:NAME` is (systemd.exec(5)).
+    """
+    reading = _Reading(environ.get("CREDENTIALS_DIRECTORY", ""))
     if arguments.file is not None:
         reading.file(_document(arguments.file))
     reading.flags(arguments)
@@ -270,9 +276,10 @@ def _raise(problems: Sequence[ConfigError]) -> None:
 class _Reading:
     """A configuration in the making: the values so far, where they come from, what is wrong."""
 
-    __slots__ = ("listen", "origins", "problems", "values")
+    __slots__ = ("credentials", "listen", "origins", "problems", "values")
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: str) -> None:
+        self.credentials = credentials
         self.values: dict[str, Any] = {}
         self.listen: list[Listen] = []
         self.origins: dict[str, Origin] = {}
@@ -354,7 +361,7 @@ class _Reading:
         """The checked value, or the default if it is wrong: the problem is noted."""
         self.origins[table + setting.key] = origin
         try:
-            return _resolved(setting, setting.read(value), base)
+            return _resolved(setting, setting.read(value), base, self.credentials)
         except ValueError as error:
             self._refuse(origin, str(error))
             return setting.default
@@ -363,20 +370,44 @@ class _Reading:
         self.problems.append(origin.error(reason))
 
 
-def _resolved(setting: Setting, value: Any, base: str) -> Any:
-    """`value` with its paths made absolute from `base` and its command found. ValueError if there is none."""
+def _resolved(setting: Setting, value: Any, base: str, credentials: str) -> Any:
+    """`value` with its paths made absolute, its credentials and its command found; ValueError if one is not.
+
+    A relative path starts at `base`; `credentials` is the directory of the service's credentials, or "".
+    """
     if setting.kind is settings.PATH and value not in ("", "-"):
+        if value.startswith(settings.CREDENTIAL):
+            raise ValueError(_wrong(setting, value, "only a file that is read can be a credential"))
         return _join(base, value)
-    if setting.kind is settings.PATHS:
-        return tuple(_join(base, path) for path in value)
+    if setting.kind is settings.FILES:
+        return tuple(_file(setting, path, base, credentials) for path in value)
     if setting.kind is settings.ADDRESS and value is not None and value.kind == addresses.UNIX:
         return addresses.parse(_join(base, value.path))
     if setting.kind is settings.COMMAND and value:
         found = shutil.which(_join(base, value) if "/" in value else value)
         if found is None:
-            raise ValueError(f"must be {setting.right()}, not {settings.toml(value)}: there is none")
+            raise ValueError(_wrong(setting, value, "there is none"))
         return os.path.join(base, found)
     return value
+
+
+def _file(setting: Setting, path: str, base: str, credentials: str) -> str:
+    """The absolute path of a file that is read: `path` from `base`, or the credential it names."""
+    if not path.startswith(settings.CREDENTIAL):
+        return _join(base, path)
+    name = path[len(settings.CREDENTIAL) :]
+    if not _CREDENTIAL_NAME.fullmatch(name):
+        rule = 'the name of a credential has 1 to 255 printable ASCII characters, and no "/" or ":"'
+        raise ValueError(_wrong(setting, path, rule))
+    found = os.path.join(credentials, name)
+    if credentials and os.path.isfile(found):
+        return found
+    missing = f"there is no {found}" if credentials else "only the service has credentials"
+    raise ValueError(_wrong(setting, path, f"{missing}; its unit needs LoadCredential={name}:PATH"))
+
+
+def _wrong(setting: Setting, value: str, reason: str) -> str:
+    return f"must be {setting.right()}, not {settings.toml(value)}: {reason}"
 
 
 def _join(base: str, path: str) -> str:

@@ -239,6 +239,14 @@ journal, with fields: `journalctl -u stardust@NAME -p err`, `STARDUST_WORKER=3`,
 explained.
 """
 
+_CREDENTIALS = """
+A setting that names a file to be read, as `env-file`, takes `credential:NAME` too: what
+`LoadCredential=NAME:PATH` of the unit passes to the service, in `$CREDENTIALS_DIRECTORY`. The application
+runs as the same user and can read it. systemd passes credentials at the start; a reload finds new ones
+only with `RefreshOnReload=credentials` (systemd 260). `--check-config` outside of the service finds none,
+and says so.
+"""
+
 _FILES = (
     ("/etc/stardust/NAME.toml", "The configuration of `stardust@NAME.service`."),
     ("/run/stardust/NAME/control", "Its control socket."),
@@ -271,6 +279,7 @@ def stardust_8() -> str:
         *(_item(str(int(code)), text) for code, text in _EXIT_CODES),
         _heading("systemd"),
         _prose(_SYSTEMD),
+        _prose(_CREDENTIALS),
         _heading("files"),
         *(_item(path, text) for path, text in _FILES),
         _heading("see also"),

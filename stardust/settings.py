@@ -41,6 +41,9 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 PIB = 1024 * 1024 * GIB
 
+CREDENTIAL = "credential:"
+"""What stands before the name of a credential (systemd.exec(5), LoadCredential=) in place of a path."""
+
 SHORTEST = 0.01
 """The least that a time limit may be: a limit of nothing would end every request."""
 
@@ -200,7 +203,9 @@ TEXT = Kind("TEXT", "text", "", _itself, _read_text)
 CHOICE = Kind("WORD", "one of", "", _itself, _read_text)
 PATH = Kind("PATH", "a path", "", _itself, _read_text)
 COMMAND = Kind("PATH", "an executable file", "a path, or a name to look up on PATH", _itself, _read_text)
-PATHS = Kind("PATH", "a path or a list of paths", "", _itself, _read_texts, many=True)
+FILES = Kind(
+    "PATH", "a file or a list of files", 'a path, or "credential:NAME"', _itself, _read_texts, many=True
+)
 TEXTS = Kind("TEXT", "a text or a list of texts", "", _itself, _read_texts, many=True)
 PAIRS = Kind("NAME=VALUE", "a table of texts by name", "", _pair, _read_pairs, many=True)
 MODE = Kind("MODE", "an octal mode", 'text such as "0660", or 0o660', _itself, _read_mode)
@@ -436,11 +441,12 @@ class Config:
         default=(),
         metadata=row(
             APPLICATION,
-            PATHS,
+            FILES,
             help="files of NAME=VALUE lines for the application's environment",
             text="""In the form python-dotenv reads, `${NAME}` included. They are read in order, and again
             at every reload; later ones win over earlier ones, and all of them over the server's
-            environment.""",
+            environment. `credential:NAME` is what the unit of the service passes by
+            `LoadCredential=NAME:PATH`; the file at PATH may be root's alone.""",
         ),
     )
     environment: tuple[tuple[str, str], ...] = field(

@@ -43,7 +43,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def loaded(*argv: str) -> Loaded:
-    return read(parse_arguments(argv))
+    return read(parse_arguments(argv), {})
 
 
 def config(*argv: str) -> Config:
@@ -501,10 +501,89 @@ def test_a_file_is_text(file: Path) -> None:
 def test_a_reload_reads_the_same_file_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text('app = "one"\naccess-log = "a"')
     arguments = parse_arguments(["--config", os.path.relpath(file), "--control-socket=x"])
-    first = read(arguments).config
+    first = read(arguments, {}).config
     monkeypatch.chdir("/")
     file.write_text('app = "two"\naccess-log = "a"')
-    assert read(arguments).config == dataclasses.replace(first, app="two")
+    assert read(arguments, {}).config == dataclasses.replace(first, app="two")
+
+
+# ── Credentials ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def credentials(tmp_path: Path) -> Path:
+    """A $CREDENTIALS_DIRECTORY with one credential, app.env."""
+    found = tmp_path / "credentials"
+    found.mkdir()
+    (found / "app.env").write_text("SECRET=1\n")
+    return found
+
+
+def with_credentials(directory: str, *argv: str) -> Loaded:
+    return read(parse_arguments(argv), {"CREDENTIALS_DIRECTORY": directory})
+
+
+def test_a_file_that_is_read_may_be_a_credential(file: Path, credentials: Path) -> None:
+    (file.parent / "own.env").touch()
+    file.write_text('env-file = ["own.env", "credential:app.env"]')
+    found = with_credentials(str(credentials), "--config", str(file), "app").config
+    assert found.env_file == (f"{file.parent}/own.env", f"{credentials}/app.env")
+    assert application_environment(found, {})["SECRET"] == "1"
+    flag = with_credentials(str(credentials), "--env-file=credential:app.env", "app")
+    assert flag.config.env_file == (f"{credentials}/app.env",)
+    assert f'env-file = ["{credentials}/app.env"]  # flag --env-file' in printed(flag)
+
+
+def test_a_path_may_look_like_a_credential(directory: Path) -> None:
+    """A "./" before it says that it is none."""
+    (directory / "credential:app.env").touch()
+    assert config("--env-file", "./credential:app.env").env_file == (f"{directory}/credential:app.env",)
+
+
+FILE_IS = 'must be a file or a list of files (a path, or "credential:NAME"), not '
+NAME_IS = 'the name of a credential has 1 to 255 printable ASCII characters, and no "/" or ":"'
+NO_CREDENTIALS = [
+    pytest.param(
+        "env-file = 'credential:app.env'",
+        "",
+        f'env-file: {FILE_IS}"credential:app.env": only the service has credentials; its unit needs '
+        "LoadCredential=app.env:PATH",
+        id="outside of a service",
+    ),
+    pytest.param(
+        "env-file = ['credential:app.evn']",
+        "/nowhere",
+        f'env-file: {FILE_IS}"credential:app.evn": there is no /nowhere/app.evn; its unit needs '
+        "LoadCredential=app.evn:PATH",
+        id="the unit passes none of this name",
+    ),
+    *(
+        pytest.param(
+            f'env-file = "credential:{name}"',
+            "/nowhere",
+            f'env-file: {FILE_IS}"credential:{name}": {NAME_IS}',
+            id=f'no name: "{name}"',
+        )
+        for name in ("", ".", "..", "../x", "a:b", "é")
+    ),
+    *(
+        pytest.param(
+            f"{key} = 'credential:x'",
+            "/nowhere",
+            f'{key}: must be a path, not "credential:x": only a file that is read can be a credential',
+            id=f"not for {key}",
+        )
+        for key in ("access-log", "chdir", "control-socket")
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "directory", "message"), NO_CREDENTIALS)
+def test_wrong_credentials(file: Path, text: str, directory: str, message: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        with_credentials(directory, "--config", str(file), "app")
+    assert str(caught.value) == f"{file}:1: {message}"
 
 
 # ── Lines ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -47,7 +47,7 @@ def test_the_example_file_is_the_defaults(tmp_path: Path, uncommented: bool) -> 
         assert len(re.findall(r"^[a-z]", text, flags=re.MULTILINE)) == len(settings.SETTINGS)
     file = tmp_path / "stardust.toml"
     file.write_text(text, encoding="utf-8")
-    found = read(parse_arguments(["--config", str(file), "app"])).config
+    found = read(parse_arguments(["--config", str(file), "app"]), {}).config
     assert dataclasses.replace(found, app="", source="") == Config()
 
 
@@ -55,7 +55,7 @@ def test_the_sample_listeners_of_the_example_are_right(tmp_path: Path) -> None:
     file = tmp_path / "stardust.toml"
     sample = re.sub(r"^#     (?=\[|address = |mode = )", "", manual.example(), flags=re.MULTILINE)
     file.write_text(sample, encoding="utf-8")
-    found = read(parse_arguments(["--config", str(file), "app"])).config
+    found = read(parse_arguments(["--config", str(file), "app"]), {}).config
     assert [(each.name, str(each.address), each.mode) for each in found.listen] == [
         ("http", "127.0.0.1:5000", None),
         ("proxy", "/run/myapp/http.sock", 0o660),

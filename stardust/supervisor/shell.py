@@ -464,7 +464,7 @@ class Supervisor:
     def _do_start(self, number: int) -> None:
         """Everything that can fail without touching what serves: settings, listeners, log, interpreter."""
         try:
-            config = self.given.config if number == 1 else configs.read(self.given.arguments).config
+            config = self.given.config if number == 1 else self._configuration()
             listeners = listener.open_all(config, self.given.inherited, self._bound())
             generation = self.generations[number] = Generation(number, config, listeners)
             self.see(plan.Configured(number, generation.policy))
@@ -481,6 +481,10 @@ class Supervisor:
         generation.channel = channel
         channel.send("generation", *generation.first_message(self.scoreboard, self.log.sink))
         self.watch(channel.fileno(), lambda: self._hear_zygote(number, channel))
+
+    def _configuration(self) -> Config:
+        """Read anew. Raises ConfigError."""
+        return configs.read(self.given.arguments, self.given.environ).config
 
     def _bound(self) -> list[Listener]:
         """Every open listener, once."""

@@ -151,6 +151,22 @@ def test_the_environment_is_the_applications(tmp_path: Path, listener: socket.so
         assert process["pid"] != server.pid
 
 
+def test_an_env_file_that_is_a_credential(tmp_path: Path, listener: socket.socket) -> None:
+    """$CREDENTIALS_DIRECTORY is read at every reload, and stays for the application; stardustctl lacks it."""
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    (credentials / "app.env").write_text("SECRET=one\n")
+    settings = 'max-workers = 1\nenv-file = "credential:app.env"\n'
+    environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    with Server(tmp_path, settings, sockets={"http": listener}, environ=environ) as server:
+        server.ready()
+        found = json.loads(server.get("/process").body)["environ"]
+        assert (found["SECRET"], found["CREDENTIALS_DIRECTORY"]) == ("one", str(credentials))
+        (credentials / "app.env").write_text("SECRET=two\n")
+        assert server.control("reload").code == 0
+        assert json.loads(server.get("/process").body)["environ"]["SECRET"] == "two"
+
+
 def test_the_workers_have_no_foreign_descriptors(tmp_path: Path, listener: socket.socket) -> None:
     """The application cannot reach the notify socket, nor the control socket's listening end."""
     with Server(tmp_path, "max-workers = 1\n", sockets={"http": listener}) as server:

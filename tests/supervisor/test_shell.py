@@ -74,7 +74,7 @@ class Stage:
         self.supervisor = Supervisor(
             Surroundings(
                 arguments=arguments,
-                config=configs.read(arguments).config,
+                config=configs.read(arguments, {}).config,
                 inherited=[],
                 environ={},
                 notifier=Notifier(""),
