@@ -8,20 +8,21 @@ import sys
 from collections.abc import Sequence
 
 from stardust import config as configs
-from stardust import listener, system
+from stardust import system
 from stardust.channel import Channel, pair
 from stardust.config import Action, Arguments
 from stardust.control import address as control_address
 from stardust.control.server import Control
 from stardust.errors import Exit, StardustError
+from stardust.listener import Listener
 from stardust.log import Log, find_sink, instance
 from stardust.scoreboard import Scoreboard
 from stardust.settings import Config
 from stardust.supervisor import processes
 from stardust.supervisor.generation import Generation
+from stardust.supervisor.keeper import Keeper
 from stardust.supervisor.shell import Supervisor, Surroundings
 from stardust.systemd import activation
-from stardust.systemd.activation import Inherited
 from stardust.systemd.notify import Notifier, watchdog_interval
 
 
@@ -63,13 +64,15 @@ def _run(arguments: Arguments, config: Config) -> int:
     pid = os.getpid()
     notifier = Notifier.from_environ(os.environ)
     watchdog = watchdog_interval(os.environ, pid)
-    inherited = activation.inherited(os.environ, pid)
+    handed = activation.inherited(os.environ, pid)
+    stored = activation.stored(handed)
+    inherited = [each for each in handed if each not in stored]
     sink = find_sink(os.environ)
     log = Log("supervisor", config.log_level, sink=sink, fields=instance(config.source))
     control_path = control_address.default(config.source, config.control_socket, os.environ, os.geteuid())
     activation.scrub(os.environ)
     if config.max_workers == 0:
-        _serve_alone(config, inherited, notifier, log)
+        _serve_alone(config, Keeper(notifier, stored).open(config, inherited, []), notifier, log)
     given = Surroundings(
         arguments=arguments,
         config=config,
@@ -79,15 +82,16 @@ def _run(arguments: Arguments, config: Config) -> int:
         watchdog=watchdog,
         control=Control.bind(control_path) if control_path else None,
         log=log,
+        stored=stored,
     )
     if notifier.fault:
         log.warning(notifier.fault)
     return Supervisor(given).run()
 
 
-def _serve_alone(config: Config, inherited: Sequence[Inherited], notifier: Notifier, log: Log) -> None:
+def _serve_alone(config: Config, listeners: list[Listener], notifier: Notifier, log: Log) -> None:
     """`max-workers = 0`: become the application's interpreter, which serves by itself. Does not return."""
-    generation = Generation(1, config, listener.open_all(config, inherited, []))
+    generation = Generation(1, config, listeners)
     generation.open_request_log(log)
     ours, theirs = pair()
     message = generation.first_message(Scoreboard.create(), log.sink, alone=True)

@@ -2,6 +2,8 @@
 
 A listening socket is inherited from systemd, kept from the configuration before a reload, or bound anew.
 `match` decides which, and touches nothing; `open_all` does it; `superseded` says what a reload left over.
+What an earlier run bound, and systemd stored, is our own all the same: `recover` sorts it, and what it finds
+fit is kept as after a reload.
 
 Rules:
 - systemd's sockets are told apart by name: descriptor "http" serves [listen.http], whatever address the table
@@ -26,14 +28,16 @@ import os
 import pwd
 import socket
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from stardust.address import ABSTRACT, TCP, UNIX, Address
 from stardust.errors import ActivationError, ListenError
 from stardust.settings import DEFAULT_ADDRESS, Config, Listen
+from stardust.systemd import store
+from stardust.systemd.store import Stored
 
 # Connecting to a UNIX socket needs write permission (unix(7)), and a proxy runs as another user. Its group
 # then is the one to name: `group = "www-data"`. The same mode as in stardust@.socket.
@@ -61,7 +65,8 @@ class Listener:
     """A listening socket and what it serves.
 
     `table` is its [listen.NAME] table, with the address as configured. `address` is where it really listens:
-    port 0 has become a port. `file` identifies the socket's file if it was made here.
+    port 0 has become a port. `file` identifies the socket's file if it was made here. `label` is the name of
+    an own socket in systemd's store (systemd/store.py), "" if it has none.
     """
 
     name: str
@@ -70,6 +75,7 @@ class Listener:
     inherited: bool
     table: Listen
     file: FileId | None = None
+    label: str = ""
 
 
 # ── The decision ──────────────────────────────────────────────────────────────────────────────────────
@@ -105,8 +111,8 @@ def match(
 ) -> list[Choice]:
     """Where the socket of each table comes from, in the order of the tables. Pure.
 
-    `inherited` and `bound` are names and addresses, those of `bound` as configured (port 0 stays 0). Names
-    of bound sockets do not matter: a table that was renamed keeps its socket.
+    `inherited` and `bound` are names and addresses, those of `bound` as configured (port 0 stays 0, and so
+    may stand there twice). Names of bound sockets do not matter: a table that was renamed keeps its socket.
 
     Raises ActivationError if tables and descriptors do not fit each other.
     """
@@ -118,12 +124,16 @@ def match(
     choices: list[Choice] = []
     for table in tables:
         given = [position for position, (name, _) in enumerate(inherited) if name == table.name]
-        choices += [Inherit(table, position) for position in given] or [_own(table, inherited, bound)]
+        taken = {choice.position for choice in choices if isinstance(choice, Keep)}
+        choices += [Inherit(table, position) for position in given] or [_own(table, inherited, bound, taken)]
     return choices
 
 
 def _own(
-    table: Listen, inherited: Sequence[tuple[str, Address]], bound: Sequence[tuple[str, Address]]
+    table: Listen,
+    inherited: Sequence[tuple[str, Address]],
+    bound: Sequence[tuple[str, Address]],
+    taken: Container[int],
 ) -> Choice:
     if table.address is None:
         names = ", ".join(f'"{name}"' for name, _ in inherited) or "none"
@@ -133,7 +143,7 @@ def _own(
             f"FileDescriptorName={table.name}"
         )
     for position, (_, address) in enumerate(bound):
-        if address == table.address:
+        if address == table.address and position not in taken:
             return Keep(table, position)
     return Bind(table)
 
@@ -150,6 +160,21 @@ def _refuse_leftovers(tables: Sequence[Listen], inherited: Sequence[tuple[str, A
             f'systemd handed over descriptor "{name}" ({address}), but the configuration has only {known}: '
             f"{hint}add [listen.{name}], or set FileDescriptorName= in the .socket unit to one of these names"
         )
+
+
+def wanted(config: Config, stored: Sequence[Stored]) -> list[int]:
+    """The positions of what was `stored` and is asked for again, one for each table that asks. Pure.
+
+    The socket of a wildcard cannot be made dual-stack, or cease to be, once it is bound.
+    """
+    asked = [table.address for table in config.listen] or [DEFAULT_ADDRESS]
+    found = []
+    for position, each in enumerate(stored):
+        wildcard = each.address.kind == TCP and not each.address.host
+        if each.address in asked and (not wildcard or each.ipv6 == config.ipv6):
+            asked.remove(each.address)
+            found.append(position)
+    return found
 
 
 def superseded(before: Iterable[Listener], after: Iterable[Listener]) -> list[Listener]:
@@ -201,6 +226,20 @@ def open_all(
         raise
 
 
+def recover(config: Config, returned: Sequence[tuple[int, str]]) -> tuple[list[Listener], list[Listener]]:
+    """Our own listeners of an earlier run that systemd `returned` (descriptor, name in the store).
+
+    First those that may serve on, to be `bound` for `open_all`. Then the rest, to be closed before: nobody
+    asks for their address now, they are in the way of what is asked for, their file is gone, or they no
+    longer listen.
+    """
+    told = [(fd, label, stored) for fd, label in returned if (stored := store.read(fd, label))]
+    listeners = [_returned(*each) for each in told]
+    asked = [listeners[position] for position in wanted(config, [stored for _, _, stored in told])]
+    fit = [each for each in asked if _in_place(each) and _listens(each.socket)]
+    return fit, superseded(listeners, fit)
+
+
 def close(listener: Listener) -> None:
     """Close the socket. Its file goes with it if it was made here; an inherited one lives on in systemd."""
     if listener.file is not None:
@@ -219,6 +258,23 @@ def address_of(sock: socket.socket) -> Address:
     )
 
 
+def _returned(fd: int, label: str, stored: Stored) -> Listener:
+    """A listener of an earlier run; it has no table of this configuration yet."""
+    sock = socket.socket(fileno=fd)
+    file = None if stored.file is None else FileId(*stored.file)
+    table = Listen(name="", address=stored.address)
+    return Listener("", sock, _told_port(stored.address, sock), False, table, file, label)
+
+
+def _told_port(address: Address, sock: socket.socket) -> Address:
+    """The address with the port that a TCP socket really has."""
+    return address._replace(port=sock.getsockname()[1]) if address.kind == TCP else address
+
+
+def _listens(sock: socket.socket) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
 def _adopt(table: Listen, sock: socket.socket) -> Listener:
     sock.setblocking(False)
     _no_delay(sock)
@@ -234,7 +290,7 @@ def _keep(table: Listen, before: Listener, config: Config) -> Listener:
     if before.file is not None and table != before.table:
         with _named(table):
             _permit(before.address.path, *_permissions(table))
-    return Listener(table.name, before.socket, before.address, False, table, before.file)
+    return replace(before, name=table.name, table=table)
 
 
 def _bind(table: Listen, config: Config) -> Listener:
@@ -243,15 +299,19 @@ def _bind(table: Listen, config: Config) -> Listener:
         if address.kind == UNIX:
             mode, uid, gid = _permissions(table)
             sock, file = bind_path(address.path, mode=mode, uid=uid, gid=gid, backlog=config.backlog)
-            return Listener(table.name, sock, address, False, table, file)
+            label = _label(sock, address, config, file)
+            return Listener(table.name, sock, address, False, table, file, label)
         try:
             sock = _bound_abstract(address) if address.kind == ABSTRACT else _bound_tcp(address, config.ipv6)
             _listen(sock, config.backlog)
         except OSError as error:
             raise ListenError(f"{address}: {_reason(error, address)}") from error
-    if address.kind == TCP:
-        address = address._replace(port=sock.getsockname()[1])
-    return Listener(table.name, sock, address, False, table)
+    label = _label(sock, address, config)
+    return Listener(table.name, sock, _told_port(address, sock), False, table, label=label)
+
+
+def _label(sock: socket.socket, address: Address, config: Config, file: FileId | None = None) -> str:
+    return store.name(Stored(os.fstat(sock.fileno()).st_ino, config.ipv6, file, address))
 
 
 @contextmanager

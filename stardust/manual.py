@@ -239,6 +239,15 @@ journal, with fields: `journalctl -u stardust@NAME -p err`, `STARDUST_WORKER=3`,
 explained.
 """
 
+_STORE = """
+With `FileDescriptorStoreMax=` in its unit, the listeners that the server binds itself outlive it as those
+of a socket unit do: systemd keeps them, connections wait in them after a crash and through `systemctl
+restart`, and the next start takes them up again. Which of them still serve, the configuration says: the
+address decides. `systemctl stop` closes them. The file of a UNIX socket stays when the server ends, and
+the next start replaces it if it is stale; a file in `RuntimeDirectory=` is removed by systemd at every
+restart, so that such a socket is bound anew.
+"""
+
 _CREDENTIALS = """
 A setting that names a file to be read, as `env-file`, takes `credential:NAME` too: what
 `LoadCredential=NAME:PATH` of the unit passes to the service, in `$CREDENTIALS_DIRECTORY`. The application
@@ -279,6 +288,7 @@ def stardust_8() -> str:
         *(_item(str(int(code)), text) for code, text in _EXIT_CODES),
         _heading("systemd"),
         _prose(_SYSTEMD),
+        _prose(_STORE),
         _prose(_CREDENTIALS),
         _heading("files"),
         *(_item(path, text) for path, text in _FILES),

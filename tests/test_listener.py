@@ -18,10 +18,13 @@ from stardust.address import Address, parse
 from stardust.errors import ActivationError, ListenError
 from stardust.listener import Bind, Choice, Inherit, Keep, Listener
 from stardust.settings import DEFAULT_ADDRESS, Config, Listen
+from stardust.systemd.store import Stored
 
 A, B = parse("127.0.0.1:8000"), parse("/run/app.sock")
 HTTP, ADMIN = Listen(name="http", address=A), Listen(name="admin", address=B)
 FROM_SYSTEMD = Listen(name="http")
+ANY_PORT = parse("127.0.0.1:0")
+ANY, ANOTHER = Listen(name="any", address=ANY_PORT), Listen(name="another", address=ANY_PORT)
 DEFAULT = Listen(name="default", address=DEFAULT_ADDRESS)
 
 
@@ -50,6 +53,13 @@ DEFAULT = Listen(name="default", address=DEFAULT_ADDRESS)
             id="several of one name beside an own one",
         ),
         pytest.param([HTTP, ADMIN], [], [("x", B)], [Bind(HTTP), Keep(ADMIN, 0)], id="kept by address"),
+        pytest.param(
+            [ANY, ANOTHER],
+            [],
+            [("x", ANY_PORT), ("y", ANY_PORT)],
+            [Keep(ANY, 0), Keep(ANOTHER, 1)],
+            id="two on any port keep theirs",
+        ),
         pytest.param(
             [HTTP], [("http", A)], [("http", A)], [Inherit(HTTP, 0)], id="systemd's before an own one"
         ),
@@ -92,7 +102,7 @@ addresses = st.sampled_from([A, B, parse(":80"), parse("@x")])
         st.builds(Listen, name=names, address=st.none() | addresses), unique_by=lambda table: table.name
     ),
     inherited=st.lists(st.tuples(names, addresses)),
-    bound=st.lists(st.tuples(names, addresses), unique_by=lambda pair: pair[1]),
+    bound=st.lists(st.tuples(names, addresses)),
 )
 def test_match_uses_every_descriptor_once_and_serves_every_table(
     tables: list[Listen], inherited: list[tuple[str, Address]], bound: list[tuple[str, Address]]
@@ -105,11 +115,62 @@ def test_match_uses_every_descriptor_once_and_serves_every_table(
     assert sorted(used) == list(range(len(inherited)))
     if tables:
         assert {choice.table.name for choice in choices} == {table.name for table in tables}
+    kept = [choice.position for choice in choices if isinstance(choice, Keep)]
+    assert len(kept) == len(set(kept)), "no socket serves two tables"
     for choice in choices:
         if isinstance(choice, Keep):
             assert bound[choice.position][1] == choice.table.address
         elif isinstance(choice, Bind):
             assert choice.table.address is not None
+
+
+# ── wanted ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stored(text: str, *, ipv6: bool = True) -> Stored:
+    return Stored(1, ipv6, None, parse(text))
+
+
+@pytest.mark.parametrize(
+    ("tables", "ipv6", "returned", "positions"),
+    [
+        pytest.param(["127.0.0.1:80"], True, [stored("127.0.0.1:80")], [0], id="asked for"),
+        pytest.param(["127.0.0.1:80"], True, [stored("127.0.0.1:81")], [], id="another port"),
+        pytest.param(["127.0.0.1:80"], True, [stored(":80")], [], id="another host"),
+        pytest.param([], True, [stored(str(DEFAULT_ADDRESS))], [0], id="the default address"),
+        pytest.param([], True, [], [], id="nothing stored"),
+        pytest.param([None], True, [stored("127.0.0.1:80")], [], id="a table for a socket unit"),
+        pytest.param([":80"], False, [stored(":80", ipv6=True)], [], id="a wildcard that loses IPv6"),
+        pytest.param([":80"], True, [stored(":80", ipv6=False)], [], id="a wildcard that gets IPv6"),
+        pytest.param([":80"], False, [stored(":80", ipv6=False)], [0], id="a wildcard as it was"),
+        pytest.param(["@x"], False, [stored("@x", ipv6=True)], [0], id="ipv6 is about the wildcard"),
+        pytest.param(
+            ["127.0.0.1:0", "@x", "127.0.0.1:0"],
+            True,
+            [stored("127.0.0.1:0")] * 3 + [stored("@x")],
+            [0, 1, 3],
+            id="one for each that asks",
+        ),
+    ],
+)
+def test_wanted(tables: list[str | None], ipv6: bool, returned: list[Stored], positions: list[int]) -> None:
+    listen = [
+        Listen(name=str(number), address=parse(text) if text else None) for number, text in enumerate(tables)
+    ]
+    assert listener.wanted(config(*listen, ipv6=ipv6), returned) == positions
+
+
+@given(
+    tables=st.lists(st.builds(Listen, name=names, address=addresses)),
+    returned=st.lists(st.builds(Stored, st.integers(1), st.booleans(), st.none(), addresses)),
+    ipv6=st.booleans(),
+)
+def test_all_that_is_wanted_is_kept(tables: list[Listen], returned: list[Stored], ipv6: bool) -> None:
+    """`match` has a table for each, so that nothing goes on listening for nobody."""
+    positions = listener.wanted(config(*tables, ipv6=ipv6), returned)
+    bound = [("", returned[position].address) for position in positions]
+    kept = [each.position for each in listener.match(tables, [], bound) if isinstance(each, Keep)]
+    assert sorted(kept) == [*range(len(positions))]
 
 
 # ── open_all and close ────────────────────────────────────────────────────────────────────────────────

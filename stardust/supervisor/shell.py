@@ -34,6 +34,7 @@ from stardust.settings import Config
 from stardust.supervisor import deaths, health, plan, processes, report
 from stardust.supervisor.clients import Clients
 from stardust.supervisor.generation import Generation
+from stardust.supervisor.keeper import Keeper
 from stardust.supervisor.plan import Phase, State, Stop, Zygote
 from stardust.system import STACKS_SIGNAL
 from stardust.systemd.notify import Notifier
@@ -93,6 +94,7 @@ class Surroundings:
     watchdog: float | None
     control: Control | None
     log: Log
+    stored: Sequence[tuple[int, str]] = ()
 
 
 class Supervisor:
@@ -111,6 +113,7 @@ class Supervisor:
         self.exit: Exit | None = None
         self.started = self.now = time.monotonic()
         self.clients = Clients(given.control, self)
+        self.keeper = Keeper(given.notifier, given.stored)
         self.said_last: plan.Outcome | None = None
         self.said_serving = 0
         self.judge_at = self.watchdog_at = self.extend_at = math.inf
@@ -465,7 +468,7 @@ class Supervisor:
         """Everything that can fail without touching what serves: settings, listeners, log, interpreter."""
         try:
             config = self.given.config if number == 1 else self._configuration()
-            listeners = listener.open_all(config, self.given.inherited, self._bound())
+            listeners = self.keeper.open(config, self.given.inherited, self._bound())
             generation = self.generations[number] = Generation(number, config, listeners)
             self.see(plan.Configured(number, generation.policy))
             generation.open_request_log(self.log)
@@ -627,10 +630,11 @@ class Supervisor:
 
     def _forget_generations(self) -> None:
         """Give back what belongs to generations that are over: their logs, and listeners nobody else has."""
+        let_go = self.keeper.close if self.state.stop is Stop.NO else self.keeper.leave
         for number in [number for number in self.generations if number not in self.state.generations]:
             generation = self.generations.pop(number)
             for each in listener.superseded(generation.listeners, self._bound()):
-                listener.close(each)
+                let_go(each)
             if generation.requests is not None:
                 generation.requests.close()
 

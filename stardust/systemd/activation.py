@@ -8,6 +8,9 @@ involved, and several descriptors may carry one name.
 They are duplicates of what systemd keeps. So nobody here or elsewhere calls shutdown() on one, or unlinks its
 path (systemd.socket(5), Accept=): that would break the socket for the next start of the service too.
 
+Listeners that we bound ourselves, and that systemd stored for us, come back in the same way; `stored` tells
+them from the others.
+
 Call order: `inherited`, then everything else that reads such variables (`notify`), then `scrub`.
 """
 
@@ -17,12 +20,13 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import NamedTuple
 
 from systemd import daemon
 
 from stardust.errors import ActivationError
+from stardust.systemd import store
 
 FIRST = daemon.LISTEN_FDS_START
 
@@ -57,7 +61,7 @@ def inherited(environ: Mapping[str, str], pid: int) -> list[Inherited]:
     `environ` must be the process's own environment: libsystemd reads the C one beside it.
 
     Raises ActivationError: the variables are malformed or meant for another process, a descriptor is not
-    open, or it is no listening stream socket.
+    open, or it is no listening stream socket. One that was stored need not listen any more.
     """
     count = announced(environ, pid)
     if count == 0:
@@ -69,6 +73,11 @@ def inherited(environ: Mapping[str, str], pid: int) -> list[Inherited]:
     for fd, name in sorted(named.items()):
         _prepare(fd, name)
     return [Inherited(fd, name) for fd, name in sorted(named.items())]
+
+
+def stored(handed: Sequence[Inherited]) -> list[Inherited]:
+    """Those of `handed` that we had bound and sent to systemd's descriptor store."""
+    return [each for each in handed if store.read(*each) is not None]
 
 
 def announced(environ: Mapping[str, str], pid: int) -> int:
@@ -109,7 +118,7 @@ def _refused(error: OSError, count: int, environ: Mapping[str, str]) -> str:
 def _prepare(fd: int, name: str) -> None:
     """Check one descriptor, then keep it from blocking us and from leaking into other programs."""
     fault = unfit(fd)
-    if fault:
+    if fault and store.read(fd, name) is None:
         raise ActivationError(
             f'descriptor {fd} ("{name}") is {fault}: must be a listening stream socket '
             "(ListenStream= with Accept=no in its .socket unit)"

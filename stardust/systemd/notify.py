@@ -3,7 +3,7 @@
 One message is one datagram to $NOTIFY_SOCKET. libsystemd's own call blocks while the manager's queue is full,
 which freezes the process that should be feeding the watchdog; this one does not. Its rules:
 
-- READY, RELOADING, STOPPING and errors are *owed*: kept in order until the manager takes them.
+- READY, RELOADING, STOPPING, FDSTORE and errors are *owed*: kept in order until the manager takes them.
 - Of STATUS only the newest is kept, after everything owed; one that says nothing new is not sent.
 - WATCHDOG and EXTEND_TIMEOUT are true only now: what cannot be sent at once is dropped.
 - One state per datagram. systemd 252 lets the last state of a datagram win, 257 ranks them.
@@ -17,8 +17,10 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from array import array
 from collections import deque
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from stardust.errors import ActivationError
 
@@ -27,6 +29,13 @@ MICROSECONDS = 1_000_000
 
 # The queue of the receiver, or of this socket, is full. Everything else is a fault.
 FULL = (errno.EAGAIN, errno.ENOBUFS)
+
+
+class Owed(NamedTuple):
+    """A message that must arrive, and a duplicate of the descriptor that goes with it."""
+
+    message: bytes
+    descriptor: int | None = None
 
 
 class Notifier:
@@ -39,7 +48,7 @@ class Notifier:
     def __init__(self, address: str = "") -> None:
         """`address` is a path or "@abstract", "" for an inert object. Others, as "vsock:…", are a `fault`."""
         self.fault = ""
-        self._owed: deque[bytes] = deque()
+        self._owed: deque[Owed] = deque()
         self._status_said = b""
         self._status_due = b""
         self._address = b""
@@ -54,6 +63,11 @@ class Notifier:
     def from_environ(cls, environ: Mapping[str, str]) -> Notifier:
         """The notifier for $NOTIFY_SOCKET."""
         return cls(environ.get("NOTIFY_SOCKET", ""))
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a manager to talk to."""
+        return self._socket is not None
 
     @property
     def pending(self) -> bool:
@@ -74,6 +88,19 @@ class Notifier:
         """The decision to exit is irrevocable (from systemd 259 on the manager holds us to it)."""
         self._owe(b"STOPPING=1", status)
 
+    def keep(self, descriptor: int, name: str) -> None:
+        """Keep a duplicate of a listener for the next start (FDSTORE=1); dropped if the unit has no store.
+
+        systemd watches it, for FDPOLL=0 is not said: a listener hangs up only if somebody shuts it down, and
+        then it must not come back.
+        """
+        if self.connected:
+            self._owe(b"FDSTORE=1\nFDNAME=" + name.encode(), descriptor=os.dup(descriptor))
+
+    def release(self, name: str) -> None:
+        """Close what was kept under `name` (FDSTOREREMOVE=1)."""
+        self._owe(b"FDSTOREREMOVE=1\nFDNAME=" + name.encode())
+
     def status(self, text: str) -> None:
         """One line for `systemctl status`; line breaks become spaces, at most 1 KiB of UTF-8 is kept."""
         self._status_due = one_line(text)
@@ -90,9 +117,9 @@ class Notifier:
     def flush(self) -> None:
         """Send what waits, as far as the manager takes it."""
         while self._owed:
-            if not self._taken(self._owed[0]):
+            if not self._taken(*self._owed[0]):
                 return
-            self._owed.popleft()
+            self._settle(self._owed.popleft())
         if self._status_due in (b"", self._status_said):
             self._status_due = b""
         elif self._taken(b"STATUS=" + self._status_due):
@@ -103,29 +130,37 @@ class Notifier:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        self._owed.clear()
+        while self._owed:
+            self._settle(self._owed.popleft())
         self._status_due = b""
 
-    def _owe(self, state: bytes, status: str) -> None:
+    def _owe(self, state: bytes, status: str = "", descriptor: int | None = None) -> None:
         line = one_line(status)
         if line:
             # It travels with its state and so replaces a STATUS that is still waiting.
             state += b"\nSTATUS=" + line
             self._status_said, self._status_due = line, b""
-        self._owed.append(state)
+        self._owed.append(Owed(state, descriptor))
         self.flush()
+
+    def _settle(self, owed: Owed) -> None:
+        if owed.descriptor is not None:
+            os.close(owed.descriptor)
 
     def _offer(self, message: bytes) -> None:
         self.flush()
         if not self.pending:
             self._taken(message)
 
-    def _taken(self, message: bytes) -> bool:
+    def _taken(self, message: bytes, descriptor: int | None = None) -> bool:
         """Whether the message is off our hands: sent, or impossible to send. False: no room, try later."""
         if self._socket is None:
             return True
+        passed = (
+            [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))]
+        )
         try:
-            self._socket.sendto(message, self._address)
+            self._socket.sendmsg([message], passed, 0, self._address)
         except OSError as error:
             if error.errno in FULL:
                 return False

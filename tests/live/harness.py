@@ -74,11 +74,36 @@ class Outcome(NamedTuple):
     err: str
 
 
-class Manager:
-    """The side of the service manager: binds NOTIFY_SOCKET and reads what the server says."""
+class Store:
+    """The descriptor store of a unit: what one run gives it, the next gets back. A context manager."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self) -> None:
+        self.sockets: dict[str, socket.socket] = {}  # by FDNAME=
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in [*self.sockets]:
+            self.remove(name)
+
+    def add(self, name: str, descriptor: int) -> None:
+        assert name not in self.sockets
+        self.sockets[name] = socket.socket(fileno=descriptor)
+
+    def remove(self, name: str) -> None:
+        self.sockets.pop(name).close()
+
+
+class Manager:
+    """The side of the service manager: binds NOTIFY_SOCKET and reads what the server says.
+
+    Descriptors go to the store. Without one it closes them, as systemd does.
+    """
+
+    def __init__(self, path: Path, store: Store | None = None) -> None:
         self.path = str(path)
+        self._store = store
         self.messages: list[Message] = []  # all that came, also those that expect() skipped
         self._read = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -106,18 +131,31 @@ class Manager:
         return [message.fields[name] for message in self.messages if name in message.fields]
 
     def _receive(self) -> None:
-        space = socket.CMSG_SPACE(struct.calcsize("3i"))
+        space = socket.CMSG_SPACE(struct.calcsize("3i")) + socket.CMSG_SPACE(struct.calcsize("i"))
         while True:
             try:
                 data, ancillary, _, _ = self._socket.recvmsg(65536, space)
             except BlockingIOError:
                 return
-            pid = 0
+            pid, descriptor = 0, None
             for level, kind, value in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
                     pid = struct.unpack("3i", value)[0]
+                elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    [descriptor] = struct.unpack("i", value)
             fields = dict(line.partition("=")[::2] for line in data.decode().splitlines())
             self.messages.append(Message(pid, fields))
+            self._keep(fields, descriptor)
+
+    def _keep(self, fields: Mapping[str, str], descriptor: int | None) -> None:
+        if descriptor is not None:
+            assert fields["FDSTORE"] == "1"
+            if self._store is None:
+                os.close(descriptor)
+            else:
+                self._store.add(fields["FDNAME"], descriptor)
+        elif "FDSTOREREMOVE" in fields and self._store is not None:
+            self._store.remove(fields["FDNAME"])
 
 
 class Held:
@@ -176,6 +214,7 @@ class Server:
     arguments the rest of its command line
     app       the application of the settings
     sockets   what to hand over, by name; the first one's address is `address`
+    store     what an earlier run stored, to be handed over as well, and what this one stores
     environ   variables beside ours; they win
     launcher  a command that starts the server in our stead: systemd-socket-activate
     trouble   a pattern of log lines that are expected, though they look like trouble
@@ -192,6 +231,7 @@ class Server:
         arguments: Sequence[str] = (),
         app: Path | str = PROBE,
         sockets: Mapping[str, socket.socket] | None = None,
+        store: Store | None = None,
         environ: Mapping[str, str] | None = None,
         launcher: Sequence[str] = (),
         trouble: str = "",
@@ -202,6 +242,7 @@ class Server:
         self._app = app
         self._launcher = launcher
         self._sockets = dict(sockets or {})
+        self._store = store
         self._trouble = trouble
         self._log = place / "log"
         self._mark = uuid.uuid4().hex
@@ -231,14 +272,15 @@ class Server:
         self.config.write_text(ours + settings)
 
     def __enter__(self) -> Self:
-        self.manager = Manager(self.place / "notify")
+        self.manager = Manager(self.place / "notify", self._store)
+        handed = {**self._sockets, **(self._store.sockets if self._store else {})}
         environ = {**os.environ, "NOTIFY_SOCKET": self.manager.path, MARK: self._mark}
         environ[NO_PYC] = "1"
-        if self._sockets:
-            environ["LISTEN_FDS"] = str(len(self._sockets))
-            environ["LISTEN_FDNAMES"] = ":".join(self._sockets)
+        if handed:
+            environ["LISTEN_FDS"] = str(len(handed))
+            environ["LISTEN_FDNAMES"] = ":".join(handed)
         environ.update(self._own_environ)
-        lifted = [fcntl.fcntl(each, fcntl.F_DUPFD, ABOVE) for each in self._sockets.values()]
+        lifted = [fcntl.fcntl(each, fcntl.F_DUPFD, ABOVE) for each in handed.values()]
         launcher = [*self._launcher]
         if launcher:
             # systemd-socket-activate starts its child with an environment of its own making.

@@ -146,12 +146,13 @@ def test_a_restart_loses_nothing(tmp_path: Path, listener: socket.socket) -> Non
 
 
 def test_own_sockets_are_cleared_away(tmp_path: Path) -> None:
+    """But for a listener's file: it may be half of a restart, through which systemd keeps the socket."""
     path = tmp_path / "http.sock"
     with Server(tmp_path, SETTINGS + f'[listen.http]\naddress = "{path}"\n') as server:
         server.ready()
         assert get(str(path)).status == 200
         assert server.socket_path.is_socket()
-    assert not path.exists()
+    assert path.is_socket()
     assert not server.socket_path.exists()
 
 

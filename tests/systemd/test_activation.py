@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from stardust.address import parse
 from stardust.errors import ActivationError
-from stardust.systemd import activation
+from stardust.systemd import activation, store
+from stardust.systemd.activation import Inherited
+from stardust.systemd.store import Stored
 
 OWN = 4711
 
@@ -107,6 +110,29 @@ def test_a_descriptor_that_does_not_listen_is_named() -> None:
         "error": 'descriptor 3 ("http") is a stream socket that does not listen: must be a listening '
         "stream socket (ListenStream= with Accept=no in its .socket unit)"
     }
+
+
+def stored_name(sock: socket.socket) -> str:
+    """The name under which we would have stored it."""
+    return store.name(Stored(os.fstat(sock.fileno()).st_ino, True, None, parse("127.0.0.1:0")))
+
+
+def test_stored_ones_are_told_by_name_and_socket() -> None:
+    with listening() as unit, listening() as own:
+        handed = [
+            Inherited(unit.fileno(), "http"),
+            Inherited(own.fileno(), stored_name(own)),
+            Inherited(unit.fileno(), stored_name(own)),
+        ]
+        assert activation.stored(handed) == [handed[1]]
+
+
+def test_a_stored_one_need_not_listen_any_more() -> None:
+    """It would keep the service from starting until somebody cleared the store."""
+    with raised(socket.socket()) as idle:
+        name = stored_name(idle)
+        result = start([idle.fileno()], {"LISTEN_FDS": "1", "LISTEN_FDNAMES": name})
+    assert result["found"] == [[3, name]]
 
 
 @pytest.mark.parametrize(

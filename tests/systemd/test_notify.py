@@ -122,6 +122,50 @@ def test_full_queue_owes_states_in_order_and_the_newest_status(manager: Manager,
     assert notifier.fault == ""
 
 
+def test_a_descriptor_is_kept_and_released(manager: Manager, notifier: Notifier) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        where = listener.getsockname()
+        notifier.keep(listener.fileno(), "bound-1")
+    data, [descriptor], _, _ = socket.recv_fds(manager.socket, 4096, 2)
+    assert data == b"FDSTORE=1\nFDNAME=bound-1"
+    with socket.socket(fileno=descriptor) as kept:
+        assert kept.getsockname() == where
+    notifier.release("bound-1")
+    assert manager.messages() == ["FDSTOREREMOVE=1\nFDNAME=bound-1"]
+
+
+def test_a_descriptor_that_waits_for_room_outlives_its_socket(manager: Manager, notifier: Notifier) -> None:
+    manager.fill()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        where = listener.getsockname()
+        notifier.keep(listener.fileno(), "bound-1")
+        notifier.release("bound-1")
+    assert waiting(notifier)
+    manager.messages()
+    notifier.flush()
+    assert not waiting(notifier)
+    _, [descriptor], _, _ = socket.recv_fds(manager.socket, 4096, 2)
+    with socket.socket(fileno=descriptor) as kept:
+        assert kept.getsockname() == where
+    assert manager.messages() == ["FDSTOREREMOVE=1\nFDNAME=bound-1"], "and in order"
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_no_descriptor_is_left_behind(manager: Manager, reachable: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        before = open_descriptors()
+        notifier = Notifier(manager.path if reachable else "")
+        manager.fill()
+        notifier.keep(listener.fileno(), "bound-1")
+        assert waiting(notifier) == notifier.connected == reachable
+        notifier.close()
+        assert open_descriptors() == before
+
+
 def test_the_next_message_flushes(manager: Manager, notifier: Notifier) -> None:
     manager.fill()
     notifier.stopping()
