@@ -146,10 +146,11 @@ class Loop:
         self.most_on_connection = config.max_keepalive_reqs or sys.maxsize
         self.accepting = False
         self.accept_again = _FOREVER
+        self.paused = False
         self.leaving = False
         self.leave_by = _FOREVER
 
-        self.now = time.monotonic()
+        self.now = self.empty_since = time.monotonic()  # the latter if there are no connections
         self.date = b""
         self.date_until = 0.0
         self.wall = 0.0  # what to add to the monotonic clock to get seconds since the epoch
@@ -217,6 +218,17 @@ class Loop:
             if self.accepting and not self.slot.dismissed:
                 self._accept(descriptor)
 
+    def pause(self) -> None:
+        """Accept nothing until `resume`. What comes waits in the kernel; connections that are here go on."""
+        self.paused = True
+        self._stop_accepting()
+
+    def resume(self) -> None:
+        """Accept again. Registering a listener reports what waits there already (epoll(7))."""
+        self.paused = False
+        if self.accept_again == _FOREVER:
+            self._resume_accepting()
+
     def leave(self, *, final: bool = False) -> None:
         """Take nothing new, finish what was begun, then let `run` return.
 
@@ -263,7 +275,7 @@ class Loop:
 
     def _resume_accepting(self) -> None:
         self.accept_again = _FOREVER
-        if self.accepting or self.leaving or (self.pool is not None and not self.pool.free):
+        if self.accepting or self.leaving or self.paused or (self.pool is not None and not self.pool.free):
             return
         self.accepting = True
         for descriptor in self.doors:
@@ -629,6 +641,7 @@ class Loop:
         """Close a connection and forget it."""
         self._unwatch_connection(connection)
         del self.connections[connection.number]
+        self.empty_since = self.now
         connection.close()
 
     def _log_request(self, connection: Connection) -> None:

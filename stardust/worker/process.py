@@ -117,12 +117,23 @@ class Orders:
             self.loop.beat()
         elif message.kind == "look":
             self.loop.look()
+        elif message.kind == "pause":
+            self._pause(message.content["pause"])
+        elif message.kind == "resume":
+            self.loop.resume()
         elif message.kind == "retire":
             self.loop.leave()
         elif message.kind == "stop":
             self.loop.leave(final=True)
         elif message.kind == "reopen" and self.file is not None:
             self.file.reopened(message.descriptors[0])
+
+    def _pause(self, number: int) -> None:
+        """Stop accepting first, count then: what this does not tell of, nobody has accepted."""
+        loop = self.loop
+        loop.pause()
+        held = {"connections": len(loop.connections), "since": loop.empty_since}
+        self.channel.send("paused", {"pause": number, **held})
 
 
 def _watch_termination(loop: Loop, *, alone: bool) -> None:

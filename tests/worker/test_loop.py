@@ -16,6 +16,7 @@ import io
 import json
 import os
 import random
+import select
 import socket
 import struct
 import tempfile
@@ -1335,6 +1336,91 @@ class TestLeaving:
         with Server(echo, kept) as server:
             server.leave(final=True)
             server.ended()
+
+
+# --- the pause before an idle exit -------------------------------------------------------------------------
+
+
+class TestPausing:
+    def test_what_comes_meanwhile_waits(self, kept: Config) -> None:
+        """And is served when it goes on, though nothing announces it a second time."""
+        with Server(echo, kept) as server, Client(server.address) as here:
+            here.get()
+            server.ask(Loop.pause)
+            with Client(server.address) as new:
+                new.send(request("GET", "/new"))
+                server.ask(Loop.look)
+                for _ in range(3):
+                    assert here.get("/here").body == b"GET /here\n"
+                assert len(server.loop.connections) == 1
+                server.ask(Loop.resume)
+                assert new.receive().body == b"GET /new\n"
+
+    def test_in_the_round_in_which_it_comes(self, kept: Config) -> None:
+        """The order is read first, the connection is reported in the same breath: it is not accepted."""
+        with Server(echo, kept) as server:
+            clients: list[Client] = []
+
+            def pause_and_connect(loop: Loop) -> None:
+                clients.append(Client(server.address))
+                poll = select.poll()
+                poll.register(server.doors[0].socket, select.POLLIN)
+                assert poll.poll(PATIENCE * 1000)
+                loop.pause()
+
+            server.ask(pause_and_connect)
+            server.ask(bool)
+            assert not server.loop.connections
+            server.ask(Loop.resume)
+            assert clients[0].get().status == 200
+            clients[0].socket.close()
+
+    @pytest.mark.parametrize("order", [Loop.pause, Loop.resume], ids=["pause", "resume"])
+    def test_twice_is_once(self, kept: Config, order: Callable[[Loop], None]) -> None:
+        with Server(echo, kept) as server:
+            server.ask(order)
+            server.ask(order)
+            server.ask(Loop.resume)
+            with Client(server.address) as client:
+                assert client.get().status == 200
+
+    def test_a_thread_that_becomes_free_does_not_end_it(self) -> None:
+        gate = Gate()
+        with Server(gated(gate), replace(THREADS, threads=2)) as server, Client(server.address) as first:
+            with Client(server.address) as second:
+                for client in (first, second):
+                    client.send(request("GET", "/wait"))
+                gate.reached(2)
+                server.ask(Loop.pause)
+                gate.open()
+                assert first.receive().status == second.receive().status == 200
+                server.settled()
+            assert not server.ask(lambda loop: loop.accepting)
+            server.ask(Loop.resume)
+            assert server.ask(lambda loop: loop.accepting)
+
+    def test_a_worker_that_leaves_never_goes_on(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.get()
+            server.ask(Loop.pause)
+            server.leave()
+            server.ask(Loop.resume)
+            assert not server.ask(lambda loop: loop.accepting)
+
+    def test_since_when_nobody_is_connected(self, kept: Config) -> None:
+        with Server(echo, kept) as server:
+            began = server.clock.now
+            assert server.ask(lambda loop: loop.empty_since) == began
+            with Client(server.address) as first, Client(server.address) as second:
+                for client in (first, second):
+                    assert client.get().status == 200
+                server.settled()
+                server.advance(1.0)
+                first.socket.close()
+                server.until(lambda loop: len(loop.connections) == 1)
+                server.advance(0.5)
+            server.until(lambda loop: not loop.connections)
+            assert server.loop.empty_since == began + 1.5
 
 
 # --- application threads -----------------------------------------------------------------------------------

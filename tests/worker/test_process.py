@@ -49,7 +49,7 @@ listener.setblocking(False)
 heritage = process.Inheritance(
     generation=7,
     config=config,
-    doors=[Door(listener, Address("tcp", "127.0.0.1", 80), own=True)],
+    doors=[Door(listener, Address("tcp", "127.0.0.1", 80), own=False)],
     scoreboard=Scoreboard(order["scoreboard"]),
     log=Log("generation 7", sink=Sink(*order["sink"])),
     log_descriptor=order["log"],
@@ -219,6 +219,50 @@ def test_it_serves(tmp_path: Path, config: Config, preload: bool) -> None:
 def test_a_ping_is_answered_on_the_scoreboard(worker: Worker) -> None:
     for _ in range(3):
         worker.beaten()
+
+
+def test_a_pause(worker: Worker) -> None:
+    """What comes after the answer waits in the kernel until the worker accepts again."""
+    before = time.monotonic()
+    worker.get("/a")
+    worker.channel.send("pause", {"pause": 7})
+    kind, told, _ = worker.message()
+    assert (kind, told["pause"], told["connections"]) == ("paused", 7, 0)
+    assert before <= told["since"] <= time.monotonic()
+    with worker.connected() as client:
+        client.sendall(b"GET /b HTTP/1.0\r\n\r\n")
+        worker.channel.send("look")  # it does not
+        worker.channel.send("pause", {"pause": 8})
+        kind, told, _ = worker.message()
+        assert (kind, told["pause"], told["connections"]) == ("paused", 8, 0)
+        worker.channel.send("resume")
+        readable(client.fileno())
+        assert client.recv(65536).endswith(b"/b")
+
+
+def test_a_pause_tells_of_connections(worker: Worker) -> None:
+    with worker.connected(), worker.connected():
+        worker.get("/a")  # by now the others were accepted too
+        worker.until(lambda entry: entry.requests == 1)
+        worker.channel.send("pause", {"pause": 1})
+        assert worker.message().content["connections"] == 2
+
+
+@pytest.mark.parametrize("how", ["stop", "end of file", "SIGTERM"])
+def test_it_leaves_in_a_pause(worker: Worker, how: str) -> None:
+    """And accepts nothing on the way."""
+    worker.channel.send("pause", {"pause": 1})
+    assert worker.message().kind == "paused"
+    with worker.connected():
+        if how == "SIGTERM":
+            worker.process.send_signal(signal.SIGTERM)
+            assert worker.message().kind == "leaving"
+        elif how == "end of file":
+            worker.channel.socket.shutdown(socket.SHUT_RDWR)
+        else:
+            worker.channel.send(how)
+        assert worker.ended() == Exit.OK
+        worker.listener.accept()[0].close()
 
 
 @pytest.mark.parametrize("how", ["retire", "stop", "end of file", "SIGTERM"])
