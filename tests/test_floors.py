@@ -32,6 +32,7 @@ FLOORS = {
     "http1.head": 1,
     "http1.body": 1,
     "http1.response": 1,
+    "supervisor.idle": 1,
     "supervisor.plan": 1,
     "config": 2,
     "manual": 2,
@@ -92,7 +93,17 @@ STRANGERS = [
 ]
 
 # Decide, and touch nothing. They may use what neither does I/O nor reads a clock ...
-CORES = ["errors", "address", "events", "settings", "http1", "supervisor.plan", "wsgi", "accesslog"]
+CORES = [
+    "errors",
+    "address",
+    "events",
+    "settings",
+    "http1",
+    "supervisor.idle",
+    "supervisor.plan",
+    "wsgi",
+    "accesslog",
+]
 PURE_STDLIB = {
     "__future__",
     "bisect",

@@ -1,6 +1,6 @@
-"""Which workers are stuck: a pure judgement of what they say of themselves on the scoreboard.
+"""Which workers are stuck, and whether all are quiet: a pure judgement of what they say on the scoreboard.
 
-Two signs, and only these:
+Two signs that one is stuck, and only these:
 - A request runs longer than `request-timeout`. The worker writes the deadline when the request begins.
 - A worker that runs no request does not answer a ping within `heartbeat-timeout`: it is stopped, or its
   loop hangs. One that runs a request is not asked: with one thread, it cannot answer then.
@@ -69,3 +69,9 @@ def alive(entry: Entry, patience: float, now: float) -> bool:
     if entry.state == BUSY:
         return not entry.deadline or entry.deadline > now
     return now - max(entry.heartbeat, entry.since) <= patience
+
+
+def quiet_since(entries: Iterable[Entry], now: float) -> float:
+    """No worker has run a request after this moment; `now` if one does. Connections are not looked at: the
+    scoreboard does not learn that one was closed."""
+    return max((now if entry.state == BUSY else entry.since for entry in entries), default=now)

@@ -19,6 +19,7 @@ Rules:
   it is ready, a time limit, the client of the reload gone): then `coming` is 0 again, and the same two
   rules roll back.
 - systemd is owed a READY=1 after every RELOADING=1, also after a failed one (sd_notify(3)).
+- A server that nobody needs leaves (`idle.py`) only from a state in which nothing else is to be done.
 
 Times are seconds of the monotonic clock. Add an event or an action here, and `shell.py` must learn it.
 """
@@ -33,6 +34,8 @@ from types import MappingProxyType
 from typing import TypeVar, assert_never
 
 from stardust.errors import Exit
+from stardust.supervisor import idle
+from stardust.supervisor.idle import Stage, Watch
 
 V = TypeVar("V")
 
@@ -62,19 +65,24 @@ class Zygote(enum.Enum):
 
 class Stop(enum.Enum):
     NO = "no"
+    IDLE = "idle"  # graceful, by its own decision: nobody needs the server
     GRACEFUL = "graceful"
     FAST = "fast"
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings of one generation that decisions depend on; seconds, and a number of workers."""
+    """The settings of one generation that decisions depend on; seconds, and a number of workers.
+
+    `idle_timeout` 0: it never leaves by itself.
+    """
 
     workers: int = 10
     spawn_interval: float = 0.0
     respawn_pause: float = 0.1
     boot_timeout: float = 60.0
     graceful_timeout: float = 30.0
+    idle_timeout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +146,7 @@ class State:
     verdict: Outcome | None = None  # of the reload that just ended, until it was told
     last: Outcome | None = None
     repair: Vacancy | None = None  # when a lost zygote may be tried again
+    idle: Watch = Watch()  # noqa: RUF009  it is frozen
     stop: Stop = Stop.NO
     stopping_said: bool = False
     exit_code: Exit = Exit.OK
@@ -234,6 +243,24 @@ class Adjusted:
 
 
 @dataclass(frozen=True, slots=True)
+class QuietSince:
+    """By the scoreboard, no worker has run a request after that moment."""
+
+    moment: float
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A worker accepts nothing any more, by order of pause number `pause`. It holds so many `connections`;
+    if none, then it has held none since `since`."""
+
+    worker: int
+    pause: int
+    connections: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Configured:
     """A starting generation has read its configuration."""
 
@@ -311,6 +338,28 @@ class SayStopping:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckIdle:
+    """Read off the scoreboard since when no request has run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Have every worker accept nothing, and say what it holds."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Have every worker accept again."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveIdle:
+    """Nobody is connected, and nobody accepts: stop, and leave new connections to the next start."""
+
+
+@dataclass(frozen=True, slots=True)
 class Conclude:
     """Tell everybody who waits for the reload how it ended."""
 
@@ -335,6 +384,10 @@ Action = (
     | SayReloading
     | SayReady
     | SayStopping
+    | CheckIdle
+    | Pause
+    | Resume
+    | LeaveIdle
     | Conclude
     | Leave
 )
@@ -362,6 +415,8 @@ Event = (
     | ReloadAbandoned
     | StopAsked
     | Adjusted
+    | QuietSince
+    | Paused
     | Configured
 )
 
@@ -414,12 +469,27 @@ def in_progress(state: State) -> bool:
     return bool(state.coming) or state.stop is not Stop.NO
 
 
+def calm(state: State) -> bool:
+    """Whether one generation serves, complete, and nothing is to be done but wait: it may leave if idle."""
+    serving = state.generations.get(state.serving)
+    return (
+        state.stop is Stop.NO
+        and not state.coming
+        and not state.owed
+        and state.verdict is None
+        and serving is not None
+        and serving.zygote is Zygote.LOADED
+        and len(state.generations) == 1
+        and len(state.workers) == len(members(state, serving.number, Phase.READY)) == target(state)
+    )
+
+
 # --- observe --------------------------------------------------------------------------------------------
 
 
 def observe(state: State, event: Event, now: float) -> State:
     """The state after `event`. Events about what is no longer known are late news, and change nothing."""
-    return _next_reload(_swept(_taken_over(_observed(state, event, now), now)))
+    return _watched(_next_reload(_swept(_taken_over(_observed(state, event, now), now))), now)
 
 
 def _observed(state: State, event: Event, now: float) -> State:
@@ -461,6 +531,11 @@ def _observed(state: State, event: Event, now: float) -> State:
             return _stop_asked(state, Stop.FAST if fast else Stop.GRACEFUL, Exit.OK, now)
         case Adjusted(by):
             return replace(state, adjust=state.adjust + by) if target(state) + by >= 1 else state
+        case QuietSince(moment):
+            return replace(state, idle=idle.looked(state.idle, moment, _idle_timeout(state), now))
+        case Paused(number, pause, connections, since):
+            answers = idle.answered(state.idle, number, pause, connections, since, _idle_timeout(state), now)
+            return replace(state, idle=answers)
         case _:
             assert_never(event)
 
@@ -501,6 +576,16 @@ def _ordered(state: State, action: Action, now: float) -> State:
             return replace(state, owed=False)
         case SayStopping():
             return replace(state, stopping_said=True)
+        case CheckIdle():
+            return replace(
+                state, idle=idle.disturbed(state.idle, now)
+            )  # for all that is known till it answers
+        case Pause():
+            return replace(state, idle=idle.paused(state.idle, state.workers, now))
+        case Resume():
+            return replace(state, idle=idle.resumed(state.idle, now))
+        case LeaveIdle():
+            return _stop_asked(state, Stop.IDLE, Exit.OK, now)
         case Conclude():
             return replace(state, verdict=None)
         case Leave():
@@ -598,7 +683,7 @@ def _gone(state: State, number: int, how: str, now: float) -> State:
 
 
 def _stop_asked(state: State, stop: Stop, code: Exit, now: float) -> State:
-    if state.stop is not Stop.NO:
+    if state.stop in (Stop.GRACEFUL, Stop.FAST):
         return replace(state, stop=Stop.FAST)  # asked twice: no more patience
     outcome = Outcome(False, "the server is stopping", "", state.serving, now)
     return replace(
@@ -609,6 +694,11 @@ def _stop_asked(state: State, stop: Stop, code: Exit, now: float) -> State:
         verdict=outcome if state.asked else state.verdict,
         asked=False,
     )
+
+
+def _watched(state: State, now: float) -> State:
+    """Whatever else is under way, the server is needed for it."""
+    return state if calm(state) else replace(state, idle=idle.disturbed(state.idle, now))
 
 
 def _swept(state: State) -> State:
@@ -650,6 +740,12 @@ def _with_generation(
         number, zygote or old.zygote, old.since if since is None else since, policy or old.policy
     )
     return replace(state, generations=_put(state.generations, number, new))
+
+
+def _idle_timeout(state: State) -> float:
+    """How long it is to be idle before it leaves: for ever, if it never is to."""
+    generation = state.generations.get(state.serving)
+    return generation.policy.idle_timeout if generation and generation.policy.idle_timeout else math.inf
 
 
 def _respawn_pause(state: State) -> float:
@@ -716,6 +812,7 @@ def _deadlines(state: State, now: float) -> Iterator[Action | float]:
 
 
 def _running(state: State, now: float) -> Iterator[Action | float]:
+    yield from _idling(state, now)
     if state.asked and not state.announced:
         yield SayReloading(state.coming)
     if state.coming and state.coming not in state.generations:
@@ -730,6 +827,21 @@ def _running(state: State, now: float) -> Iterator[Action | float]:
         yield SayReady()
     if state.verdict is not None:
         yield Conclude(state.verdict)
+
+
+def _idling(state: State, now: float) -> Iterator[Action | float]:
+    match state.idle.stage:
+        case Stage.WATCHING:
+            if calm(state) and (timeout := _idle_timeout(state)) < math.inf:
+                yield from _at(state.idle.since + timeout, now, CheckIdle())
+        case Stage.DUE:
+            yield Pause(state.idle.pause + 1)
+        case Stage.ASKED:
+            yield from _at(state.idle.until, now, Resume())
+        case Stage.OVER:
+            yield Resume()
+        case Stage.AGREED:
+            yield LeaveIdle()
 
 
 def _stopping(state: State, now: float) -> Iterator[Action | float]:

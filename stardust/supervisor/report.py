@@ -24,6 +24,8 @@ def phase(state: State) -> str:
 
 def line(state: State, entries: Mapping[int, Entry], wall: float) -> str:
     """For STATUS=: generation, workers, last reload. `wall` + monotonic seconds = seconds since the epoch."""
+    if state.stop is Stop.IDLE:
+        return "Idle, exiting"
     ready, busy = _counts(state, entries)
     standing = phase(state)
     if standing == "stopping":

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stardust.scoreboard import BUSY, EMPTY, IDLE, STARTING, Entry
-from stardust.supervisor.health import Judgement, Limits, alive, judge
+from stardust.supervisor.health import Judgement, Limits, alive, judge, quiet_since
 
 NOW = 1000.0
 BOTH = Limits(request_timeout=10.0, heartbeat_timeout=30.0)
@@ -150,6 +150,20 @@ ALIVE = {
 def test_alive(name: str) -> None:
     seen, expected = ALIVE[name]
     assert alive(seen, 30.0, NOW) is expected
+
+
+QUIET = {
+    "nobody": ([], NOW),
+    "all idle": ([entry(IDLE, since=900.0), entry(IDLE, since=950.0)], 950.0),
+    "one has just begun": ([entry(STARTING, since=990.0), entry(IDLE, since=900.0)], 990.0),
+    "one runs a request": ([entry(IDLE, since=900.0), entry(BUSY, since=800.0)], NOW),
+}
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_quiet_since(name: str) -> None:
+    entries, moment = QUIET[name]
+    assert quiet_since(entries, NOW) == moment
 
 
 times = st.floats(0, NOW)

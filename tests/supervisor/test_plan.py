@@ -21,9 +21,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from stardust.errors import Exit
 from stardust.supervisor import plan
+from stardust.supervisor.idle import ANSWER_WITHIN, Stage
 from stardust.supervisor.plan import (
     Action,
     Adjusted,
+    CheckIdle,
     Close,
     Conclude,
     Configured,
@@ -36,17 +38,22 @@ from stardust.supervisor.plan import (
     Gone,
     Kill,
     Leave,
+    LeaveIdle,
     Leaving,
     Loaded,
     Ordered,
     Outcome,
     Overdue,
+    Pause,
+    Paused,
     Phase,
     Plan,
     Policy,
+    QuietSince,
     Ready,
     ReloadAbandoned,
     ReloadAsked,
+    Resume,
     Retire,
     SayReady,
     SayReloading,
@@ -562,7 +569,114 @@ def test_worker_past_boot_timeout_and_beyond_the_target_is_not_retired_as_well()
     assert dialogue >> Wait(99) << Asleep()
 
 
+def paused(workers: int = 2, idle_timeout: float = 10.0) -> Dialogue:
+    """Generation 1 serves, nobody came, and the workers were asked whether anybody is connected."""
+    dialogue = serving(workers, idle_timeout=idle_timeout) << Asleep(idle_timeout)
+    return dialogue >> (Wait(idle_timeout), QuietSince(0)) << Pause(1) << Asleep(ANSWER_WITHIN)
+
+
+def empty(worker: int, pause: int = 1, since: float = 0.0) -> Paused:
+    """The worker holds no connection."""
+    return Paused(worker, pause, 0, since)
+
+
+def test_idle() -> None:
+    """STOPPING=1 is said when every worker accepts nothing and holds nothing: it cannot be taken back."""
+    assert (
+        paused()
+        >> empty(2)
+        << Asleep(ANSWER_WITHIN)
+        >> empty(1)
+        << LeaveIdle()
+        << SayStopping()
+        << Retire(1, final=True)
+        << Retire(2, final=True)
+        >> Gone(1, "exit code 0")
+        >> Gone(2, "exit code 0")
+        << Close(1)
+        >> ZygoteGone(1)
+        << Leave(Exit.OK)
+    )
+
+
+def test_idle_is_looked_for_when_it_could_be_true() -> None:
+    """And by what is known then: a request that ended at 4; later one that runs."""
+    dialogue = serving(idle_timeout=10.0) >> Wait(10) << CheckIdle() << Asleep(10)
+    dialogue = dialogue >> QuietSince(4) << Asleep(4) >> Wait(4) << CheckIdle()
+    dialogue = dialogue >> QuietSince(14) << Asleep(10) >> Wait(10) << CheckIdle() >> QuietSince(14)
+    assert dialogue << Pause(1)
+
+
+def test_never_idle() -> None:
+    assert serving(idle_timeout=0.0) << Asleep() >> QuietSince(0) << Asleep()
+
+
+@pytest.mark.parametrize(
+    ("answer", "again"),
+    [
+        pytest.param(Paused(1, 1, 1, 0.0), 10, id="a connection is open"),
+        pytest.param(empty(1, since=7.0), 7, id="one was closed at 7"),
+    ],
+)
+def test_not_idle_after_all(answer: Event, again: float) -> None:
+    assert paused() >> answer << Resume() << Asleep(again) >> empty(2) << Asleep(again)
+
+
+def test_a_worker_that_does_not_answer() -> None:
+    """It has just become busy: the others shall not wait. And its answer is too late for the next pause."""
+    dialogue = paused() >> empty(1) >> Wait(ANSWER_WITHIN) << Resume() << Asleep(10)
+    dialogue = dialogue >> (Wait(10), QuietSince(0)) << Pause(2)
+    dialogue = dialogue >> empty(2, pause=1) >> empty(1, pause=2) << Asleep(ANSWER_WITHIN)
+    assert dialogue >> empty(2, pause=2) << LeaveIdle() << SayStopping() << Retire(1, True) << Retire(2, True)
+
+
+DISTURBANCES: dict[str, tuple[Event, tuple[Action, ...]]] = {
+    "reload": (ReloadAsked(), (SayReloading(2), Start(2))),
+    "worker died": (Gone(1, "killed by SIGKILL"), ()),
+    "worker leaves": (Leaving(1), (Fork(3, 2, 1),)),
+    "worker hangs": (Overdue(1, "heartbeat-timeout"), (Dump(1, "heartbeat-timeout"), Fork(3, 2, 1))),
+    "zygote died": (ZygoteGone(1), ()),
+    "one more": (Adjusted(+1), (Fork(3, 2, 1),)),
+    "one less": (Adjusted(-1), (Retire(2),)),
+}
+
+
+@pytest.mark.parametrize("agreed", [False, True], ids=["asked", "agreed"])
+@pytest.mark.parametrize("name", DISTURBANCES)
+def test_idle_but_something_is_to_be_done(name: str, agreed: bool) -> None:
+    """Also when it comes in the moment of the last answer: nothing is decided before it was acted upon."""
+    cause, consequences = DISTURBANCES[name]
+    dialogue = paused() >> empty(1)
+    dialogue = dialogue >> ((empty(2), cause) if agreed else (cause, empty(2)))
+    actions = [Resume(), *consequences]
+    actions.sort(key=lambda action: not isinstance(action, Dump))  # who is late comes first, and alone
+    for action in actions:
+        dialogue <<= action
+    assert dialogue
+
+
+def test_a_stop_while_it_pauses() -> None:
+    dialogue = paused(1) >> (empty(1), StopAsked()) << SayStopping() << Retire(1, final=True)
+    assert dialogue >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << Leave(Exit.OK)
+
+
+def test_a_stop_while_it_leaves() -> None:
+    """It is the first that was asked for: nobody is impatient."""
+    dialogue = paused(1) >> empty(1) << LeaveIdle() << SayStopping() << Retire(1, final=True) >> StopAsked()
+    dialogue = dialogue >> ReloadAsked() >> empty(1) >> StopAsked() << Kill(1, "the server stops at once")
+    assert dialogue >> Gone(1, "killed by SIGKILL") << Close(1) >> ZygoteGone(1) << Leave(Exit.OK)
+
+
+def test_idle_counts_from_the_last_reload() -> None:
+    dialogue = serving(1, idle_timeout=10.0) >> Wait(9) >> ReloadAsked() << SayReloading(2) << Start(2)
+    dialogue = dialogue << Asleep(60) >> Loaded(2) << Fork(2, 1, 2) >> Ready(2) << Retire(1) << SayReady()
+    dialogue = dialogue << served(2, at=9) >> Wait(20) >> Gone(1, "exit code 0") << Close(1)
+    assert dialogue >> ZygoteGone(1) << Asleep(10) >> Wait(10) << CheckIdle()
+
+
 LATE_NEWS: list[Event] = [
+    QuietSince(0.0),
+    Paused(1, 1, 1, 0.0),
     Ready(9),
     Leaving(9),
     Overdue(9, "request-timeout"),
@@ -611,6 +725,11 @@ class Process:
     overdue: bool = False
     dumped: bool = False
     killed: bool = False
+    accepting: bool = True
+    to_answer: list[int] = field(default_factory=list)  # pauses it was told of, and -1 for each resume
+    connections: int = 0
+    served: float = 0.0  # when its last request ended, by the scoreboard
+    empty_since: float = 0.0
 
     @property
     def standing(self) -> str:
@@ -645,6 +764,8 @@ class World:
     reloads_asked: int = 0
     reload_unanswered: bool = False  # one was asked for, and none has begun since
     reload_running: bool = False
+    pauses: int = 0  # the number of the last one
+    pausing: bool = False
     stopping: bool = False
     stopping_said: bool = False
     left: Exit | None = None
@@ -719,6 +840,19 @@ class World:
                 self._kill(self._living(number))
             case Close(number):
                 self._close(number)
+            case CheckIdle():
+                self.see(QuietSince(max(worker.served for worker in self.workers.values())))
+            case Pause(number):
+                self.demand(number > self.pauses, "a pause's number is used twice")
+                self.demand(self.state.coming == 0 and not self.stopping, "it pauses though there is work")
+                self.pauses, self.pausing = number, True
+                self._tell_everybody(number)
+            case Resume():
+                self.demand(self.pausing, "it resumes what never paused")
+                self.pausing = False
+                self._tell_everybody(-1)
+            case LeaveIdle():
+                self._leave_idle()
             case SayReloading() | SayReady() | SayStopping() | Conclude():
                 self._say(action)
             case Leave(code):
@@ -726,6 +860,29 @@ class World:
                 self.demand(gone, "it leaves others behind")
                 self.demand(self.stopping_said and not self.reload_running, "it leaves without a word")
                 self.left = code
+
+    def _tell_everybody(self, order: int) -> None:
+        for worker in self.workers.values():
+            worker.to_answer.append(order)
+
+    def _leave_idle(self) -> None:
+        """This is what the pause is for: nobody can be lost any more, and nobody was here for so long."""
+        timeout = self.policies[self.state.serving].idle_timeout
+        for number, worker in self.workers.items():
+            quiet = not worker.connections and not worker.accepting
+            self.demand(quiet, f"worker {number} may lose a connection")
+            self.demand(worker.empty_since + timeout <= self.now, f"worker {number} was not idle for so long")
+        undone = self.reload_unanswered or self.reload_running or self.ready_owed or self.state.coming
+        self.demand(not undone and timeout > 0, "it leaves, and something is to be done")
+        self.stopping = True
+
+    def answer(self, number: int) -> None:
+        """A worker reads one order: to pause, or to resume."""
+        worker = self.workers[number]
+        pause = worker.to_answer.pop(0)
+        worker.accepting = pause < 0
+        if pause > 0:
+            self.see(Paused(number, pause, worker.connections, worker.empty_since))
 
     def _start(self, number: int) -> None:
         self.demand(number > self.started, "a generation's number is used twice")
@@ -753,7 +910,9 @@ class World:
             self.fork_fails = False
             self.see(ForkFailed(order.worker))
         else:
-            self.workers[order.worker] = Process(order.slot, order.generation)
+            self.workers[order.worker] = Process(
+                order.slot, order.generation, served=self.now, empty_since=self.now
+            )
 
     def _kill(self, worker: Process) -> None:
         self.demand(not worker.killed, "it kills a worker twice")
@@ -865,9 +1024,12 @@ class World:
                 worker.ready = True
                 self.see(Ready(number))
                 return True
+            if worker.to_answer and worker.ready:
+                self.answer(number)
+                return True
         wake_at = plan.plan(self.state, self.now).wake_at
-        if wake_at == math.inf:
-            return False
+        if wake_at == math.inf or (plan.calm(self.state) and self.state.idle.stage is Stage.WATCHING):
+            return False  # nothing would happen, or only an idle exit
         self.now = wake_at
         return True
 
@@ -883,6 +1045,8 @@ class World:
         wanted = min(state.slots - 1, max(1, self.policies[number].workers + state.adjust))
         mine = [worker for worker in self.workers.values() if worker.generation == number]
         self.demand(len(mine) == len(self.workers) == wanted, f"not {wanted} workers")
+        open_for_all = all(worker.accepting for worker in self.workers.values()) and not self.pausing
+        self.demand(open_for_all, "somebody still pauses")
         owing = self.ready_owed or self.reload_running or self.reload_unanswered
         self.demand(not owing and state.verdict is None, "somebody still waits")
 
@@ -915,6 +1079,7 @@ policies = st.builds(
     respawn_pause=st.sampled_from([0.1, 1.0]),
     boot_timeout=st.sampled_from([3.0, 60.0]),
     graceful_timeout=st.sampled_from([0.0, 2.0, 30.0]),
+    idle_timeout=st.sampled_from([0.0, 0.1, 0.1, 5.0]),
 )
 picks = st.integers(0, 15)
 
@@ -1041,6 +1206,46 @@ class Histories(RuleBasedStateMachine):
     def worker_dies(self, pick: int) -> None:
         self.world.gone(chosen(list(self.world.workers), pick))
         self.happen()
+
+    @precondition(lambda self: self.workers("ready"))
+    @rule(pick=picks)
+    def client_comes(self, pick: int) -> None:
+        """It says nothing yet, so the scoreboard does not know of it. While nobody accepts, it waits."""
+        worker = self.world.workers[chosen(self.workers("ready"), pick)]
+        worker.connections += worker.accepting
+
+    @precondition(lambda self: any(worker.connections for worker in self.world.workers.values()))
+    @rule(pick=picks, asks=st.booleans())
+    def client_goes_again(self, pick: int, asks: bool) -> None:
+        held = [number for number, worker in self.world.workers.items() if worker.connections]
+        worker = self.world.workers[chosen(held, pick)]
+        worker.connections -= 1
+        worker.empty_since = self.world.now
+        worker.served = self.world.now if asks else worker.served
+
+    @precondition(lambda self: any(worker.to_answer for worker in self.world.workers.values()))
+    @rule(pick=picks)
+    def worker_answers(self, pick: int) -> None:
+        told = [number for number, worker in self.world.workers.items() if worker.to_answer]
+        self.world.answer(chosen(told, pick))
+        self.happen()
+
+    @rule(kind=st.booleans(), visited=st.booleans(), answers=st.integers(0, 6))
+    def nobody_comes(self, kind: bool, visited: bool, answers: int) -> None:
+        """Time passes until it is looked whether the server is idle, and so many orders are answered at once.
+        Each worker may have been `visited` on the way, without a request."""
+        if kind:
+            self.times_are_kind()
+        if visited:
+            self.time_passes(0.3, 0.0, batch=False)
+            for worker in self.world.workers.values():
+                worker.empty_since = self.world.now if worker.accepting else worker.empty_since
+        self.time_passes(1.0, 0.0, batch=False)
+        for _ in range(answers):
+            told = [number for number, worker in self.world.workers.items() if worker.to_answer]
+            if told:
+                self.world.answer(told[0])
+                self.happen()
 
     @rule()
     def reload_is_asked(self) -> None:

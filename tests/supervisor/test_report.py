@@ -71,6 +71,10 @@ LINES = {
         replace(RUNNING, last=Outcome(False, "ImportError: no shop", "Traceback", 1, 60.0)),
         "Generation 1, 2/2 workers ready, 1 busy; reload failed at 08:01:00: ImportError: no shop",
     ),
+    "idle": (
+        replace(RUNNING, stop=Stop.IDLE, last=Outcome(True, "", "", 1, 60.0)),
+        "Idle, exiting",
+    ),
     "a failed boot": (FAILED_BOOT, "Stopping, 0 workers left; could not start at 08:01:00: ImportError"),
 }
 
