@@ -91,6 +91,8 @@ def _run(arguments: Arguments, config: Config) -> int:
 
 def _serve_alone(config: Config, listeners: list[Listener], notifier: Notifier, log: Log) -> None:
     """`max-workers = 0`: become the application's interpreter, which serves by itself. Does not return."""
+    if config.idle_timeout:
+        log.warning(f"idle-timeout = {config.idle_timeout:g} has no effect with max-workers = 0")
     generation = Generation(1, config, listeners)
     generation.open_request_log(log)
     ours, theirs = pair()

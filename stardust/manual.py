@@ -223,7 +223,7 @@ _SIGNALS = (
 )
 
 _EXIT_CODES = (
-    (Exit.OK, "Stopped when asked to."),
+    (Exit.OK, "Stopped when asked to, or idle for `idle-timeout`."),
     (Exit.FAILURE, "Something that a new start may cure: an address in use, a system call that failed."),
     (Exit.USAGE, "The command line is wrong."),
     (Exit.APPLICATION, "The application could not be loaded at the start."),

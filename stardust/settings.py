@@ -617,6 +617,21 @@ class Config:
             text="Beyond it the worker is replaced. 0: no limit.",
         ),
     )
+    idle_timeout: float = field(
+        default=0.0,
+        metadata=row(
+            TIMES,
+            SECONDS,
+            low=0,
+            high=DAY,
+            help="how long nobody may be connected before the server ends by itself",
+            text="""The next connection starts it again. So it has an effect only if systemd handed over every
+            listener (systemd.socket(5)), and not with `max-workers = 0`. A connection that waits for its next
+            request counts too, and none is lost: who comes while the server leaves is served by the next
+            start. The exit code is 0, so the unit must not say `Restart=always`. 0: it never ends by
+            itself.""",
+        ),
+    )
     max_keepalive_reqs: int = field(
         default=1,
         metadata=row(

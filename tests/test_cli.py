@@ -142,7 +142,7 @@ def test_no_workers_but_one_process(home: Path) -> None:
     path = str(home / "http.sock")
     with (
         subprocess.Popen(
-            command("shop", "--max-workers", "0", "--socket", path),
+            command("shop", "--max-workers", "0", "--socket", path, "--idle-timeout", "5"),
             cwd=home,
             env=environment(),
             stderr=subprocess.PIPE,
@@ -152,6 +152,7 @@ def test_no_workers_but_one_process(home: Path) -> None:
     ):
         try:
             assert process.stderr is not None
+            assert "idle-timeout = 5 has no effect with max-workers = 0" in process.stderr.readline()
             assert process.stderr.readline() == f"stardust: one process, no workers: listen-1 {path}\n"
             client.settimeout(PATIENCE)
             client.connect(path)

@@ -22,6 +22,7 @@ AT_LARGE = {
     "test_modules": "this file",
     "test_packaging": "holds packaging/debian",
     "test_units": "holds packaging/systemd",
+    "test_idle_exit": "plan, idle, loop and orders together, attacked",
     "http1/test_oracles": "head and body together, against h11 and httptools",
 }
 # Folders of tests that run the server as a whole, in processes of its own.

@@ -100,7 +100,13 @@ class Generation:
             respawn_pause=self.config.main_process_delay,
             boot_timeout=self.config.boot_timeout,
             graceful_timeout=self.config.graceful_timeout,
+            idle_timeout=0.0 if self.own_listeners else self.config.idle_timeout,
         )
+
+    @property
+    def own_listeners(self) -> list[Listener]:
+        """Those that close with the server: nothing would start it again for a connection there."""
+        return [each for each in self.listeners if not each.inherited]
 
     def open_request_log(self, log: Log) -> None:
         """Raises OSError, with the path in it."""

@@ -365,6 +365,9 @@ class Supervisor:
                 case "leaving":
                     self.see(plan.Leaving(child.number))
                     self._have_others_look()
+                case "paused":
+                    pause, connections, since = content["pause"], content["connections"], content["since"]
+                    self.see(plan.Paused(child.number, pause, connections, since))
                 case "failed":
                     failure = f"worker {child.number}: {content['reason']}\n{content['detail']}"
                     self.log.error(failure, fields=child.fields())
@@ -452,10 +455,25 @@ class Supervisor:
             case plan.SayStopping():
                 self.log.info("stopping")
                 self.given.notifier.stopping(self._status_line())
+            case plan.CheckIdle():
+                self.see(plan.QuietSince(health.quiet_since(self._entries().values(), self.now)))
+            case plan.Pause(number):
+                self.log.debug("no request for idle-timeout: asking the workers whether anybody is connected")
+                self._tell_everybody("pause", {"pause": number})
+            case plan.Resume():
+                self.log.debug("not idle: going on")
+                self._tell_everybody("resume")
+            case plan.LeaveIdle():
+                timeout = self.generations[self.state.serving].config.idle_timeout
+                self.log.info(f"idle for {timeout:g} s: leaving; the next connection starts the server again")
             case plan.Conclude(outcome):
                 self.clients.conclude(outcome)
             case plan.Leave(code):
                 self.exit = code
+
+    def _tell_everybody(self, order: str, content: dict[str, object] | None = None) -> None:
+        for child in self.children.values():
+            child.channel.send(order, content)
 
     def _do_retire(self, number: int, order: str) -> None:
         """The flag first: a busy worker reads its orders only when it has accepted the next connection."""
@@ -471,6 +489,7 @@ class Supervisor:
             listeners = self.keeper.open(config, self.given.inherited, self._bound())
             generation = self.generations[number] = Generation(number, config, listeners)
             self.see(plan.Configured(number, generation.policy))
+            self._warn_of_idle_timeout(generation)
             generation.open_request_log(self.log)
             environ = configs.application_environment(config, self.given.environ)
             generation.pid, channel = processes.start_zygote(generation.interpreter, environ)
@@ -488,6 +507,16 @@ class Supervisor:
     def _configuration(self) -> Config:
         """Read anew. Raises ConfigError."""
         return configs.read(self.given.arguments, self.given.environ).config
+
+    def _warn_of_idle_timeout(self, generation: Generation) -> None:
+        timeout = generation.config.idle_timeout
+        if timeout and generation.own_listeners:
+            own = generation.own_listeners[0]
+            self.log.warning(
+                f"idle-timeout = {timeout:g} has no effect: systemd does not listen on {own.name} "
+                f"{own.address}, and no connection there could start the server again; give it a socket unit "
+                "(systemd.socket(5))"
+            )
 
     def _bound(self) -> list[Listener]:
         """Every open listener, once."""

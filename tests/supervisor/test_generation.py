@@ -102,8 +102,29 @@ def test_access_log_that_cannot_be_opened(tmp_path: Path) -> None:
 
 
 def test_what_decisions_depend_on() -> None:
-    config = Config(max_workers=3, spawn_interval=1, main_process_delay=2, boot_timeout=3, graceful_timeout=4)
-    assert Generation(1, config, []).policy == Policy(3, 1, 2, 3, 4)
+    config = Config(
+        max_workers=3,
+        spawn_interval=1,
+        main_process_delay=2,
+        boot_timeout=3,
+        graceful_timeout=4,
+        idle_timeout=5,
+    )
+    assert Generation(1, config, []).policy == Policy(3, 1, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("inherited", "timeout"),
+    [([], 5.0), ([True], 5.0), ([True, True], 5.0), ([True, False], 0.0), ([False], 0.0)],
+    ids=str,
+)
+def test_idle_exit_only_where_systemd_listens(inherited: list[bool], timeout: float) -> None:
+    with socket.socket() as sock:
+        where = Address("tcp", "127.0.0.1", 80, "")
+        listeners = [Listener("http", sock, where, each, Listen("http")) for each in inherited]
+        generation = Generation(1, Config(idle_timeout=5), listeners)
+        assert generation.policy.idle_timeout == timeout
+        assert [each.inherited for each in generation.own_listeners] == [False] * inherited.count(False)
 
 
 def test_a_killed_request_has_its_line(tmp_path: Path) -> None:

@@ -283,6 +283,14 @@ def test_killed_request_is_in_the_access_log(stage: Callable[..., Stage], tmp_pa
     )
 
 
+def test_idle_timeout_without_systemd_is_warned_of(stage: Callable[..., Stage], tmp_path: Path) -> None:
+    it = stage(idle_timeout=0.01)
+    it.boot()
+    assert it.supervisor.state.generations[1].policy.idle_timeout == 0
+    where = f"systemd does not listen on http {tmp_path / 'http.sock'}"
+    assert it.log.read_text().count(f"warning: idle-timeout = 0.01 has no effect: {where}") == 1
+
+
 def test_logs_are_reopened_by_everybody(stage: Callable[..., Stage], tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     it = stage(max_workers=1, access_log=str(path))

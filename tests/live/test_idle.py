@@ -1,0 +1,201 @@
+"""Idle exit: a server on systemd's sockets leaves when nobody needs it, and no connection is lost over it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import select
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from tests.live.client import PATIENCE, Address, BrokenError, Connection, get, request
+from tests.live.harness import Gate, Server, gated
+
+SETTINGS = "max-workers = 2\nmax-keepalive-reqs = 0\n"
+SOON = 'idle-timeout = "50ms"\n'
+
+EXITS = 40  # of the server under attack
+CLIENTS = 6  # that attack it together
+TIMEOUT = 0.03  # s; its idle-timeout,
+SPREAD = (-0.002, 0.006)  # s; and the moments before and after its end at which they come
+
+
+class Attack:
+    """Clients that come together, again and again, at the very moment at which the server would leave.
+
+    Every attack is one connection: closed by its first response, or silent at first and kept for some
+    requests. `failures` holds what went wrong; `attacks` counts.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.failures: list[str] = []
+        self.attacks = 0
+        self._address = address
+        self._end = threading.Event()
+        self._counted = threading.Lock()
+        self._moment = 0.0
+        self._together = threading.Barrier(CLIENTS, self._appoint, PATIENCE)
+        self._random = random.Random(1)
+        self._threads = [threading.Thread(target=self._client, args=(number,)) for number in range(CLIENTS)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Waits for the attacks under way. Somebody must serve them."""
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _appoint(self) -> None:
+        """All are back, and nobody is connected: when to come again."""
+        self._moment = time.monotonic() + TIMEOUT + self._random.uniform(*SPREAD)
+        self._over = self._end.is_set()
+
+    def _client(self, number: int) -> None:
+        source = f"127.0.1.{number + 1}"
+        for attack in itertools.count(number):
+            self._together.wait()
+            if self._over:
+                return
+            # Nothing is waited for but the moment: no test waits longer because of it.
+            threading.Event().wait(max(0.0, self._moment - time.monotonic()))
+            try:
+                self._attack(attack % 3, source)
+                failure = ""
+            except (BrokenError, OSError) as error:
+                failure = repr(error)
+            with self._counted:
+                self.attacks += 1
+                self.failures += [failure] if failure else []
+
+    def _attack(self, kind: int, source: str) -> None:
+        with Connection(self._address, source) as connection:
+            if kind == 0:
+                connection.send(request("GET", "/", "Connection: close"))
+                assert connection.receive().text == "hello\n"
+                connection.ended()
+            else:
+                select.select([connection.socket], [], [], 0.001 * kind)
+                for _ in range(kind):
+                    connection.send(request("GET", "/"))
+                    assert connection.receive().text == "hello\n"
+
+
+def left(server: Server) -> None:
+    """Waits until the server has left by itself, and checks that it said so."""
+    assert server.expect("STOPPING", "1").fields["STATUS"] == "Idle, exiting"
+    assert server.wait() == 0
+    assert server.manager.said("STOPPING") == ["1"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_nobody_comes(tmp_path: Path, listener: socket.socket, threads: int) -> None:
+    settings = SETTINGS + SOON + f"threads = {threads}\n"
+    with Server(tmp_path, settings, sockets={"http": listener}) as server:
+        server.ready()
+        left(server)
+        assert "idle for 0.05 s: leaving; the next connection starts the server again" in server.log
+
+
+def test_the_next_connection_is_for_the_next_start(tmp_path: Path, listener: socket.socket) -> None:
+    for run in range(2):
+        place = tmp_path / str(run)
+        place.mkdir()
+        with Connection(listener.getsockname()) as first:
+            first.send(request("GET", "/", "Connection: close"))
+            with Server(place, SETTINGS + SOON, sockets={"http": listener}) as server:
+                assert first.receive().text == "hello\n"
+                left(server)
+
+
+def test_an_idle_connection_holds_it(tmp_path: Path, listener: socket.socket) -> None:
+    """Until it has ended: then nobody is connected, and that for so long."""
+    settings = SETTINGS + SOON + 'keepalive-timeout = "1h"\nheader-timeout = "1h"\nlog-level = "debug"\n'
+    with Server(tmp_path, settings, sockets={"http": listener}) as server:
+        with Connection(server.address) as parked, Connection(server.address):
+            for pauses in range(1, 4):
+                parked.send(request("GET", "/"))
+                assert parked.receive().text == "hello\n"
+                server.await_log(rf"(?s)(asking.*going on.*){{{pauses}}}")
+                assert get(server.address).text == "hello\n"
+        left(server)
+
+
+def test_a_request_holds_it(tmp_path: Path, listener: socket.socket, gate: Gate) -> None:
+    with Server(tmp_path, SETTINGS + SOON, sockets={"http": listener}) as server:
+        with Connection(server.address) as connection:
+            connection.send(request("GET", gated(gate.path), "Connection: close"))
+            held = gate.arrival()
+            for _ in range(5):
+                assert get(server.address).text == "hello\n"
+            held.release()
+            assert connection.receive().text == "let go\n"
+        left(server)
+
+
+def test_a_worker_that_does_not_answer(tmp_path: Path, listener: socket.socket) -> None:
+    """Nobody knows what it holds, so the server stays; and the others do not wait for its answer."""
+    settings = SETTINGS + SOON + 'heartbeat-timeout = 0\nlog-level = "debug"\n'
+    with Connection(listener.getsockname()) as first:
+        first.send(request("GET", "/"))
+        with Server(tmp_path, settings, sockets={"http": listener}) as server:
+            assert first.receive().text == "hello\n"
+            stopped = min(server.workers())
+            os.kill(stopped, signal.SIGSTOP)
+            first.socket.close()
+            server.await_log("(?s)(asking.*going on.*){3}")
+            assert not server.manager.said("STOPPING")
+            os.kill(stopped, signal.SIGCONT)
+            left(server)
+
+
+def test_a_reload_takes_it_over(tmp_path: Path, listener: socket.socket) -> None:
+    with Server(tmp_path, SETTINGS, sockets={"http": listener}) as server:
+        server.ready()
+        server.configure(SETTINGS + 'idle-timeout = "1h"\n')
+        assert server.control("reload").code == 0
+        server.configure(SETTINGS + SOON)
+        assert server.control("reload").code == 0
+        left(server)
+
+
+def test_without_systemd_it_has_no_effect(tmp_path: Path, listener: socket.socket) -> None:
+    """One listener that is not systemd's is enough: no connection there could start the server again."""
+    path = str(tmp_path / "http.sock")
+    settings = SETTINGS + SOON + f'[listen.http]\n[listen.own]\naddress = "{path}"\n'
+    with Server(tmp_path, settings, sockets={"http": listener}) as server:
+        server.ready()
+        warning = f"idle-timeout = 0.05 has no effect: systemd does not listen on own {path}"
+        assert server.log.count(warning) == 1
+        for address in (server.address, path):
+            assert get(address).text == "hello\n"
+
+
+def test_connections_at_the_very_moment_of_leaving(tmp_path: Path, listener: socket.socket) -> None:
+    """The test plays systemd: the next connection starts the server that has ended. 0 refused, 0 reset."""
+    settings = f"max-workers = 2\nmax-keepalive-reqs = 0\nidle-timeout = {TIMEOUT}\n"
+    with Attack(listener.getsockname()) as attack:
+        for run in range(EXITS):
+            assert select.select([listener], [], [], PATIENCE)[0]
+            place = tmp_path / str(run)
+            place.mkdir()
+            with Server(place, settings, sockets={"http": listener}) as server:
+                left(server)
+        with Server(tmp_path, SETTINGS, sockets={"http": listener}) as server:
+            server.ready()
+            attack.end()
+    assert not attack.failures
+    assert attack.attacks >= EXITS * CLIENTS
