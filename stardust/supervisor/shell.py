@@ -26,7 +26,7 @@ from stardust.channel import Channel, Message, pair
 from stardust.config import Arguments
 from stardust.control.server import Control
 from stardust.errors import Exit, StardustError
-from stardust.events import RELOAD_FAILED, RELOADED, STARTED, WORKER_DIED, WORKER_TIMED_OUT, Event
+from stardust.events import IDLE_EXIT, RELOAD_FAILED, RELOADED, STARTED, WORKER_DIED, WORKER_TIMED_OUT, Event
 from stardust.listener import Listener
 from stardust.log import Log
 from stardust.scoreboard import BUSY, SLOTS, Entry, Scoreboard
@@ -465,7 +465,8 @@ class Supervisor:
                 self._tell_everybody("resume")
             case plan.LeaveIdle():
                 timeout = self.generations[self.state.serving].config.idle_timeout
-                self.log.info(f"idle for {timeout:g} s: leaving; the next connection starts the server again")
+                text = f"idle for {timeout:g} s: leaving; the next connection starts the server again"
+                self.log.info(text, IDLE_EXIT)
             case plan.Conclude(outcome):
                 self.clients.conclude(outcome)
             case plan.Leave(code):
