@@ -4,6 +4,7 @@
 #   make test     everything the project checks: check, then all tests
 #   make check    format, lint and types only
 #   make live     only the tests that start real servers
+#   make machine  only the tests on a real systemd: Debian 12 and 13, booted in containers; root only
 #   make bench    CPU time and throughput beside other servers
 #   make deb      the Debian package of what is committed, in dist/
 #   make clean    back to a fresh clone
@@ -13,8 +14,8 @@
 
 RUN_PACKAGES  = gcc libc6-dev libsystemd-dev pkg-config python3 python3-dev python3-venv
 # PyPy is the second interpreter of the tests; systemd brings systemd-analyze and systemd-socket-activate;
-# groff and man-db check the man pages.
-TEST_PACKAGES = groff-base man-db pypy3 systemd
+# groff and man-db check the man pages; with debootstrap and systemd-container machines are made and booted.
+TEST_PACKAGES = debootstrap groff-base man-db pypy3 systemd systemd-container
 BENCH_PACKAGES = wrk
 # Build-Depends of packaging/debian/control, and what Debian takes for granted there.
 DEB_PACKAGES   = build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
@@ -36,19 +37,26 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: run test check live bench deb clean
+.PHONY: run test check machines machine live bench deb clean
 
 run: .venv/run.stamp
 	@echo 'Serving examples/hello on http://127.0.0.1:5000/ (Ctrl-C stops it)'
 	@exec .venv/bin/stardust --config examples/hello/stardust.toml
 
-test: check
+test: check machines
 	.venv/bin/pytest --numprocesses=auto $(PYTEST)
 
 check: .venv/test.stamp
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+# Debian 12 and 13 with the package installed, to boot in containers: made once, in /var/cache. Root only.
+machines: .venv/test.stamp
+	@.venv/bin/python -m tests.machine.trees
+
+machine: machines
+	.venv/bin/pytest -m machine --numprocesses=auto $(PYTEST)
 
 live: .venv/test.stamp
 	.venv/bin/pytest -m live $(PYTEST)

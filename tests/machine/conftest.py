@@ -1,0 +1,53 @@
+"""Boots a machine for each test that asks for one, of each release."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.machine import trees
+from tests.machine.machine import Container, Machine
+from tests.machine.trees import Trees
+
+HERE = Path(__file__).parent
+ON_THIS_MACHINE = os.environ.get("STARDUST_MACHINE") == "here"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = "" if ON_THIS_MACHINE else trees.missing_tools()
+    if reason and "CI" in os.environ:
+        raise pytest.UsageError(f"all tests run in CI, and those of {HERE.name} cannot: {reason}")
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.machine)
+            item.add_marker(pytest.mark.timeout(600))
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(params=trees.RELEASES)
+def release(request: pytest.FixtureRequest) -> Trees:
+    return trees.make(request.param)
+
+
+@pytest.fixture
+def bare(release: Trees) -> Iterator[Machine]:
+    """A machine that has never seen stardust."""
+    with Container([release.base]) as machine:
+        yield from told(machine)
+
+
+@pytest.fixture
+def machine(release: Trees) -> Iterator[Machine]:
+    """A machine where the package is installed, and nothing configured."""
+    with Container([release.ready, release.base]) as machine:
+        yield from told(machine)
+
+
+def told(machine: Machine) -> Iterator[Machine]:
+    """Ends with the machine's journal on standard output, which pytest shows when the test failed."""
+    yield machine
+    print(machine.attempt("journalctl", "--no-pager", "--lines=200", "--unit=stardust*").out)
