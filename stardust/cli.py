@@ -29,6 +29,7 @@ from stardust.systemd.notify import Notifier, watchdog_interval
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); returns the exit code."""
     source = ""
+    notifier = Notifier.from_environ(os.environ)
     try:
         arguments = configs.parse_arguments(sys.argv[1:] if argv is None else argv)
         source = arguments.file or ""
@@ -41,9 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"stardust: {arguments.file or 'the command line'}: fine")
                 return Exit.OK
             case Action.RUN:
-                return _run(arguments, loaded.config)
+                return _run(arguments, loaded.config, notifier)
     except StardustError as error:
         _complain(str(error), source)
+        notifier.status(f"could not start: {error}")
         return error.exit
 
 
@@ -57,12 +59,11 @@ def _complain(text: str, source: str) -> None:
         print(f"stardust: {line}", file=sys.stderr)
 
 
-def _run(arguments: Arguments, config: Config) -> int:
+def _run(arguments: Arguments, config: Config, notifier: Notifier) -> int:
     """Take what systemd hands over, scrub the environment of it, and serve."""
     faulthandler.enable()  # systemd's watchdog ends a stuck supervisor with SIGABRT: have its stacks logged
     system.raise_descriptor_limit()
     pid = os.getpid()
-    notifier = Notifier.from_environ(os.environ)
     watchdog = watchdog_interval(os.environ, pid)
     handed = activation.inherited(os.environ, pid)
     stored = activation.stored(handed)

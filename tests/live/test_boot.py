@@ -183,8 +183,18 @@ def test_a_foreign_listen_pid(tmp_path: Path, listener: socket.socket) -> None:
     """A wrapper that forks gives the descriptors to the wrong process: an error, not a silent default."""
     environ = {"LISTEN_PID": "1"}
     with Server(tmp_path, "", sockets={"http": listener}, environ=environ, trouble=".") as server:
+        assert "LISTEN_PID=1" in server.expect("STATUS").fields["STATUS"]
         assert server.wait() == 6
         assert "LISTEN_PID" in server.log
+
+
+def test_a_broken_file(tmp_path: Path, listener: socket.socket) -> None:
+    """`systemctl status` shows why it did not start."""
+    with Server(tmp_path, "max-wrokers = 2\n", sockets={"http": listener}, trouble=".") as server:
+        status = server.expect("STATUS").fields["STATUS"]
+        assert status.startswith("could not start: ")
+        assert "did you mean max-workers?" in status
+        assert server.wait() == 6
 
 
 def test_the_watchdog_is_fed(tmp_path: Path, listener: socket.socket) -> None:
