@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Optional
 import h11
 import httptools
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stardust.errors import ProtocolError
@@ -207,7 +207,9 @@ class Reading(NamedTuple):
 def read_by_h11(raw: bytes) -> Optional[Reading]:
     """What h11 makes of the bytes of one request, None if it refuses them, or sees more than one."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-    connection.receive_data(raw)
+    # h11 does not ignore empty lines before a request line, as RFC 9112 2.2 advises. llhttp does, but knows
+    # only registered methods: without this, a request with both would have no oracle.
+    connection.receive_data(raw.lstrip(b"\r\n"))
     method, target, content = b"", b"", b""
     try:
         while True:
@@ -280,6 +282,7 @@ def test_oracles_accept_the_corpus(path: Path) -> None:
 
 
 @given(data=mutants())
+@example(data=b"\r\nGGGET / HTTP/1.1\r\nHost: a.example\r\n\r\n")
 @settings(max_examples=300, deadline=None)
 def test_oracles_accept_what_stardust_accepts(data: bytes) -> None:
     assert_read_alike(conversation([data]))
