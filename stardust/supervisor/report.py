@@ -23,9 +23,12 @@ def phase(state: State) -> str:
 
 
 def line(state: State, entries: Mapping[int, Entry], wall: float) -> str:
-    """For STATUS=: generation, workers, last reload. `wall` + monotonic seconds = seconds since the epoch."""
+    """For STATUS=: generation, workers, last reload; of a failed boot only why. `wall` + monotonic seconds =
+    seconds since the epoch."""
     if state.stop is Stop.IDLE:
         return "Idle, exiting"
+    if state.last is not None and not state.serving:
+        return _told(state.last, wall)
     ready, busy = _counts(state, entries)
     standing = phase(state)
     if standing == "stopping":

@@ -75,7 +75,7 @@ LINES = {
         replace(RUNNING, stop=Stop.IDLE, last=Outcome(True, "", "", 1, 60.0)),
         "Idle, exiting",
     ),
-    "a failed boot": (FAILED_BOOT, "Stopping, 0 workers left; could not start at 08:01:00: ImportError"),
+    "a failed boot": (FAILED_BOOT, "could not start at 08:01:00: ImportError"),
 }
 
 
