@@ -769,17 +769,21 @@ class World:
     stopping: bool = False
     stopping_said: bool = False
     left: Exit | None = None
-    broken: bool = False
+    halfway: bool = False  # through what happens now; it stays so if a rule is broken
     transcript: list[str] = field(default_factory=list)
 
     # --- what happens
 
     def see(self, event: Event) -> None:
+        self.halfway = True
         self.transcript.append(f"{self.now:8g}  >> {event}")
+        before = self.state.verdict
         self.state = plan.observe(self.state, event, self.now)
+        self._judge_verdict(before)
 
     def settle(self) -> None:
         """Do as the shell does until it leaves, and judge all of it."""
+        self.halfway = True
         if self.left is not None:
             return
         for _ in range(ROUNDS):
@@ -792,15 +796,16 @@ class World:
             for action in decided.actions:
                 self.transcript.append(f"{self.now:8g}  << {action}")
                 self.demand(self.left is None, "it acts after it left")
+                before = self.state.verdict
                 self.state = plan.observe(self.state, Ordered(action), self.now)
                 self._act(action)
+                self._judge_verdict(before)
             if isinstance(decided.actions[-1], Leave):
                 return
         self.demand(False, "it never settles")
 
     def demand(self, true: bool, otherwise: str) -> None:
         if not true:
-            self.broken = True
             raise BrokenRuleError("\n".join([*self.transcript, otherwise]))
 
     def gone(self, number: int) -> None:
@@ -944,7 +949,7 @@ class World:
             case SayReady():
                 self.demand(self.ready_owed == 1, "it says READY=1 without need")
                 self.ready_owed = 0
-            case Conclude(outcome):
+            case Conclude():
                 if not self.reload_running and not self.stopping:
                     # Asked for and abandoned in the same moment: it never began.
                     self.demand(self.reload_unanswered, "a verdict that nobody waits for")
@@ -952,10 +957,6 @@ class World:
                     self.reload_unanswered = False
                 self.demand(self.ready_owed == 0 or self.stopping, "the verdict comes before READY=1")
                 self.reload_running = False
-                if outcome.ok and not self.stopping:
-                    ready = [worker for worker in self.active() if worker.ready]
-                    mine = {worker.generation for worker in ready} == {outcome.generation}
-                    self.demand(mine and len(ready) >= plan.target(self.state), "the verdict is not true")
             case SayStopping():
                 self.demand(not self.stopping_said, "it says STOPPING=1 twice")
                 self.stopping = self.stopping_said = True
@@ -965,6 +966,16 @@ class World:
         return self.workers[number]
 
     # --- judgements of the whole
+
+    def _judge_verdict(self, before: Outcome | None) -> None:
+        """What is told of a reload that succeeded is true when it is decided. Before it is told, a worker may
+        die."""
+        outcome = self.state.verdict
+        if outcome is None or outcome is before or not outcome.ok or self.stopping:
+            return
+        ready = [worker for worker in self.active() if worker.ready]
+        mine = {worker.generation for worker in ready} == {outcome.generation}
+        self.demand(mine and len(ready) >= plan.target(self.state), "the verdict is not true")
 
     def _judge_together(self, decided: Plan) -> None:
         """Not more are forked than wanted; and ready ones go only if as many stay ready as are wanted."""
@@ -1098,8 +1109,7 @@ class Histories(RuleBasedStateMachine):
         if booted:
             self.world.be_kind()
             self.world.judge_peace()
-        else:
-            self.world.settle()
+        self.happen()
 
     def happen(self) -> None:
         """Something was seen: act on it, unless more is to be seen in the same moment."""
@@ -1110,6 +1120,7 @@ class Histories(RuleBasedStateMachine):
         if self.world.left is not None:
             self.world = World(self.world.config or Policy())
             self.world.settle()
+        self.world.halfway = False
 
     def workers(self, *wanted: str) -> list[int]:
         return [number for number, worker in self.world.workers.items() if worker.standing in wanted]
@@ -1274,9 +1285,13 @@ class Histories(RuleBasedStateMachine):
         self.happen()
 
     def teardown(self) -> None:
-        """After any history a kind world comes to rest, reloads, and stops: with Leave(OK), once."""
+        """After any history a kind world comes to rest, reloads, and stops: with Leave(OK), once.
+
+        Hypothesis comes here after an exception too: a broken rule, or a time limit of the test run. What was
+        broken off is not judged, for a second verdict would hide the first.
+        """
         world = self.world
-        if world.broken:
+        if world.halfway:
             return
         world.be_kind()
         if world.left is None:
