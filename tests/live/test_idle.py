@@ -2,96 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import random
 import select
 import signal
 import socket
-import threading
-import time
 from pathlib import Path
-from typing import Self
 
 import pytest
 
-from tests.live.client import PATIENCE, Address, BrokenError, Connection, get, request
+from tests.live.attack import CLIENTS, SPREAD, TIMEOUT, Attack
+from tests.live.client import PATIENCE, Connection, get, request
 from tests.live.harness import Gate, Server, gated
 
 SETTINGS = "max-workers = 2\nmax-keepalive-reqs = 0\n"
 SOON = 'idle-timeout = "50ms"\n'
 
 EXITS = 40  # of the server under attack
-CLIENTS = 6  # that attack it together
-TIMEOUT = 0.03  # s; its idle-timeout,
-SPREAD = (-0.002, 0.006)  # s; and the moments before and after its end at which they come
-
-
-class Attack:
-    """Clients that come together, again and again, at the very moment at which the server would leave.
-
-    Every attack is one connection: closed by its first response, or silent at first and kept for some
-    requests. `failures` holds what went wrong; `attacks` counts.
-    """
-
-    def __init__(self, address: Address) -> None:
-        self.failures: list[str] = []
-        self.attacks = 0
-        self._address = address
-        self._end = threading.Event()
-        self._counted = threading.Lock()
-        self._moment = 0.0
-        self._together = threading.Barrier(CLIENTS, self._appoint, PATIENCE)
-        self._random = random.Random(1)
-        self._threads = [threading.Thread(target=self._client, args=(number,)) for number in range(CLIENTS)]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-    def end(self) -> None:
-        """Waits for the attacks under way. Somebody must serve them."""
-        self._end.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _appoint(self) -> None:
-        """All are back, and nobody is connected: when to come again."""
-        self._moment = time.monotonic() + TIMEOUT + self._random.uniform(*SPREAD)
-        self._over = self._end.is_set()
-
-    def _client(self, number: int) -> None:
-        source = f"127.0.1.{number + 1}"
-        for attack in itertools.count(number):
-            self._together.wait()
-            if self._over:
-                return
-            # Nothing is waited for but the moment: no test waits longer because of it.
-            threading.Event().wait(max(0.0, self._moment - time.monotonic()))
-            try:
-                self._attack(attack % 3, source)
-                failure = ""
-            except (BrokenError, OSError) as error:
-                failure = repr(error)
-            with self._counted:
-                self.attacks += 1
-                self.failures += [failure] if failure else []
-
-    def _attack(self, kind: int, source: str) -> None:
-        with Connection(self._address, source) as connection:
-            if kind == 0:
-                connection.send(request("GET", "/", "Connection: close"))
-                assert connection.receive().text == "hello\n"
-                connection.ended()
-            else:
-                select.select([connection.socket], [], [], 0.001 * kind)
-                for _ in range(kind):
-                    connection.send(request("GET", "/"))
-                    assert connection.receive().text == "hello\n"
 
 
 def left(server: Server) -> None:
@@ -187,7 +113,7 @@ def test_without_systemd_it_has_no_effect(tmp_path: Path, listener: socket.socke
 def test_connections_at_the_very_moment_of_leaving(tmp_path: Path, listener: socket.socket) -> None:
     """The test plays systemd: the next connection starts the server that has ended. 0 refused, 0 reset."""
     settings = f"max-workers = 2\nmax-keepalive-reqs = 0\nidle-timeout = {TIMEOUT}\n"
-    with Attack(listener.getsockname()) as attack:
+    with Attack([listener.getsockname()], [SPREAD]) as attack:
         for run in range(EXITS):
             assert select.select([listener], [], [], PATIENCE)[0]
             place = tmp_path / str(run)
