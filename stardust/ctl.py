@@ -61,11 +61,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    sock = client.connect(_paths(options), _main_process(os.environ))
-    answer = client.ask(sock, options.command, _tell, until_gone=options.command == "stop")
+    server = _main_process(os.environ)
+    # Run by the unit, it writes to where the server's log goes, which has the rest, and whole.
+    brief = server is not None
+    sock = client.connect(_paths(options), server)
+    answer = client.ask(
+        sock, options.command, _ignore if brief else _tell, until_gone=options.command == "stop"
+    )
     if not answer.ok:
         print(f"stardustctl: {options.command} failed: {printable(answer.reason)}", file=sys.stderr)
-        if answer.detail:
+        if answer.detail and not brief:
             print(printable(answer.detail, keep="\n\t").rstrip("\n"), file=sys.stderr)
         return Exit.FAILURE
     if options.command == "status":
@@ -108,6 +113,10 @@ def _control_socket(path: str) -> str:
 
 def _tell(progress: str) -> None:
     print(printable(progress), file=sys.stderr, flush=True)
+
+
+def _ignore(progress: str) -> None:
+    pass
 
 
 def _print_status(data: object, *, as_json: bool) -> None:

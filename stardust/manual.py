@@ -360,6 +360,9 @@ _CTL_OPTIONS = (
 _CTL_DESCRIPTION = """
 `stardustctl` talks to a running stardust(8) over its control socket. Only root, and the user the server
 runs as, may do so. Without an option the socket is `control` in `$RUNTIME_DIRECTORY`.
+
+Run by the unit itself, as `ExecReload=` does, it believes no server but the process `$MAINPID`, and prints
+the verdict alone: the server's log has the rest.
 """
 
 _CTL_EXIT_CODES = (

@@ -111,6 +111,28 @@ def test_reload_failed(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("verdict", "out", "err"),
+    [
+        (done(True, reason="generation 8 serves"), "generation 8 serves\n", ""),
+        (done(False, reason="no", detail="Traceback …\n"), "", "stardustctl: reload failed: no\n"),
+    ],
+    ids=["done", "failed"],
+)
+def test_run_by_the_unit_it_prints_the_verdict_alone(
+    play: Play,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    verdict: dict[str, object],
+    out: str,
+    err: str,
+) -> None:
+    monkeypatch.setenv("MAINPID", str(os.getpid()))
+    supervisor = play({"progress": "worker 1 of 2"}, verdict)
+    ctl.main(["--socket", supervisor.path, "reload"])
+    assert capsys.readouterr() == (out, err)
+
+
 def test_stop_waits_for_the_end(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     supervisor = play(done(True, reason="stopped"), {"progress": "what comes now is waited for, and ignored"})
     assert ctl.main(["--socket", supervisor.path, "stop"]) == 0
