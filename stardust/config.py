@@ -403,7 +403,8 @@ def _file(setting: Setting, path: str, base: str, credentials: str) -> str:
     if credentials and os.path.isfile(found):
         return found
     missing = f"there is no {found}" if credentials else "only the service has credentials"
-    raise ValueError(_wrong(setting, path, f"{missing}; its unit needs LoadCredential={name}:PATH"))
+    rule = f"{missing}; its unit must be started with LoadCredential={name}:PATH"
+    raise ValueError(_wrong(setting, path, rule))
 
 
 def _wrong(setting: Setting, value: str, reason: str) -> str:

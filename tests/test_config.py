@@ -546,15 +546,15 @@ NO_CREDENTIALS = [
     pytest.param(
         "env-file = 'credential:app.env'",
         "",
-        f'env-file: {FILE_IS}"credential:app.env": only the service has credentials; its unit needs '
-        "LoadCredential=app.env:PATH",
+        f'env-file: {FILE_IS}"credential:app.env": only the service has credentials; '
+        "its unit must be started with LoadCredential=app.env:PATH",
         id="outside of a service",
     ),
     pytest.param(
         "env-file = ['credential:app.evn']",
         "/nowhere",
-        f'env-file: {FILE_IS}"credential:app.evn": there is no /nowhere/app.evn; its unit needs '
-        "LoadCredential=app.evn:PATH",
+        f'env-file: {FILE_IS}"credential:app.evn": there is no /nowhere/app.evn; '
+        "its unit must be started with LoadCredential=app.evn:PATH",
         id="the unit passes none of this name",
     ),
     *(
