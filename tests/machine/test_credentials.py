@@ -1,0 +1,100 @@
+"""Credentials that systemd passes, from files that the dynamic user of a service could not read."""
+
+from __future__ import annotations
+
+import json
+
+from tests.live.apps import versions
+from tests.machine.instance import Instance
+from tests.machine.machine import Machine
+
+SETTINGS = 'env-file = "credential:app.env"\n'
+FROM_ROOT = "[Service]\nLoadCredential=app.env:/root/app.env\n"
+
+# Answers what it finds under each name in $CREDENTIALS_DIRECTORY.
+READER = """
+import json, os, pathlib
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "application/json")])
+    found = pathlib.Path(os.environ["CREDENTIALS_DIRECTORY"]).iterdir()
+    return [json.dumps({path.name: path.read_text() for path in found}).encode()]
+"""
+
+
+def secret(machine: Machine, text: str) -> None:
+    machine.write("/root/app.env", f"SECRET={text}\n", mode=0o600)
+
+
+def variables(instance: Instance) -> dict[str, str]:
+    """The environment of the application."""
+    found: dict[str, str] = json.loads(instance.get("/process").body)["environ"]
+    return found
+
+
+def test_an_env_file_for_root_only(machine: Machine) -> None:
+    """It is passed at the start: a reload keeps what the service has, a restart takes what is there."""
+    secret(machine, "one")
+    instance = Instance(machine, settings=SETTINGS)
+    instance.drop_in(FROM_ROOT)
+    instance.start()
+    assert machine.show(instance.service, "UID") != "0"
+    assert variables(instance)["SECRET"] == "one"
+    supervisor = instance.supervisor
+
+    secret(machine, "two")
+    machine.systemctl("reload", instance.service)
+    assert instance.status()["generation"] == 2
+    assert variables(instance)["SECRET"] == "one"
+    assert instance.supervisor == supervisor
+
+    machine.systemctl("restart", instance.service)
+    assert variables(instance)["SECRET"] == "two"
+
+
+def test_from_the_credential_store_by_name(machine: Machine) -> None:
+    """As the unit is shipped: each instance has its own, and one that has none starts all the same."""
+    machine.write("/etc/credstore/stardust.shop.tls.key", "key of shop", mode=0o600)
+    machine.write("/etc/credstore/stardust.shop.tls.crt", "certificate of shop", mode=0o600)
+    machine.path("/etc/credstore").chmod(0o700)
+    shop, blog = (Instance(machine, name, application=READER) for name in ("shop", "blog"))
+    for each in (shop, blog):
+        each.start()
+    assert json.loads(shop.get().body) == {"tls.key": "key of shop", "tls.crt": "certificate of shop"}
+    assert json.loads(blog.get().body) == {}
+
+
+def test_one_that_is_missing_is_named_where_one_looks(machine: Machine) -> None:
+    instance = Instance(machine, application=versions.serving("one"), settings=SETTINGS)
+    instance.drop_in("[Service]\nRestart=no\n")
+    done = machine.attempt("systemctl", "start", instance.service)
+    assert done.code == 1
+    assert machine.show(instance.service, "ExecMainStatus") == "6"
+    assert machine.show(instance.service, "Result") == "exit-code"
+    reason = (
+        "/etc/stardust/myapp.toml:5: env-file: must be a file or a list of files "
+        '(a path, or "credential:NAME"), not "credential:app.env": '
+        "there is no /run/credentials/stardust@myapp.service/app.env; "
+        "its unit must be started with LoadCredential=app.env:PATH"
+    )
+    assert instance.status_line == f"could not start: {reason}"
+    (said,) = machine.journal(f"_SYSTEMD_UNIT={instance.service}", "PRIORITY=3")
+    assert said["MESSAGE"] == f"supervisor: {reason}"
+
+    secret(machine, "one")
+    instance.drop_in(FROM_ROOT)
+    instance.start()
+    assert instance.get().text == "one"
+
+
+def test_one_that_is_new_takes_a_restart(machine: Machine) -> None:
+    instance = Instance(machine, application=versions.serving("one"))
+    instance.start()
+    instance.configure(SETTINGS)
+    secret(machine, "one")
+    instance.drop_in(FROM_ROOT)
+    assert machine.attempt("systemctl", "reload", instance.service).code == 1
+    machine.until(lambda: "its unit must be started with" in instance.status_line, "STATUS= says why")
+    assert instance.get().text == "one"
+    machine.systemctl("restart", instance.service)
+    assert instance.get().text == "one"
