@@ -56,6 +56,16 @@ class Instance:
     def get(self, target: str = "/", *headers: str) -> Response:
         return self.machine.get(self.address, target, *headers)
 
+    def wake(self) -> Response:
+        """The first request to its socket, which starts the service.
+
+        It may be answered before the last worker is ready, hence before systemd calls the service active. A
+        reload at that moment would be one with the start.
+        """
+        answer = self.get()
+        self.machine.until(lambda: self.machine.active(self.service) == "active", "the service is started")
+        return answer
+
     @property
     def status_line(self) -> str:
         """STATUS=, as `systemctl status` shows it."""

@@ -82,7 +82,7 @@ def serving(
     machine.systemctl("start", instance.socket)
     assert machine.active(instance.service) == "inactive"
     yield instance
-    assert machine.active(instance.service) == "active"
+    machine.until(lambda: machine.active(instance.service) == "active", "the service is started")
     reload(instance)
     assert machine.active(instance.service) == "active"
     for unit in (instance.service, instance.socket):

@@ -13,8 +13,7 @@ def test_the_first_request_starts_the_service(machine: Machine) -> None:
     instance = Instance(machine)
     machine.systemctl("start", instance.socket)
     assert machine.active(instance.service) == "inactive"
-    assert instance.get().text == "hello\n"
-    assert machine.active(instance.service) == "active"
+    assert instance.wake().text == "hello\n"
 
 
 def test_status_reads_like_a_dashboard(machine: Machine) -> None:
@@ -67,7 +66,7 @@ def test_stop_waits_for_the_request_in_flight(machine: Machine) -> None:
 def test_stopping_the_socket_too_leaves_nothing_behind(machine: Machine) -> None:
     instance = Instance(machine)
     machine.systemctl("start", instance.socket)
-    assert instance.get().status == 200
+    assert instance.wake().status == 200
     pids = instance.processes()
     assert len(machine.alive(pids)) == len(pids) >= 4
     machine.systemctl("stop", instance.socket, instance.service)

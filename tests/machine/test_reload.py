@@ -29,7 +29,7 @@ def refused(instance: Instance, reason: str, result: str = "exit-code") -> None:
 def test_good_broken_mended(machine: Machine, text: str, reason: str) -> None:
     instance = Instance(machine, application=versions.serving("zero"))
     machine.systemctl("start", instance.socket)
-    assert instance.get().text == "zero"
+    assert instance.wake().text == "zero"
     instance.deploy(versions.serving("one"))
     machine.systemctl("reload", instance.service)
     assert instance.get().text == "one"

@@ -88,7 +88,7 @@ def test_a_killed_supervisor_leaves_no_orphan_and_no_connection_unanswered(machi
     # Time to connect while nobody serves.
     instance.drop_in("[Service]\nRestartSec=2s\n")
     machine.systemctl("start", instance.socket)
-    assert instance.get().status == 200
+    assert instance.wake().status == 200
     before = instance.processes()
     assert len(machine.alive(before)) == len(before) >= 4
     signal(machine, "KILL", instance.supervisor)
