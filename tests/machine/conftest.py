@@ -41,6 +41,13 @@ def bare(release: Trees) -> Iterator[Machine]:
 
 
 @pytest.fixture
+def equipped(release: Trees) -> Iterator[Machine]:
+    """A bare machine with the tools that check and test packages."""
+    with Container([release.tools, release.base]) as machine:
+        yield from told(machine)
+
+
+@pytest.fixture
 def machine(release: Trees) -> Iterator[Machine]:
     """A machine where the package is installed, and nothing configured."""
     with Container([release.ready, release.base]) as machine:
