@@ -1,4 +1,4 @@
-"""Boots a machine for each test that asks for one, of each release."""
+"""Boots a machine for each test that asks for one, of each release; or lends this one (machine.py)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.machine import trees
-from tests.machine.machine import Container, Machine
+from tests.machine.machine import Container, Machine, ThisMachine
 from tests.machine.trees import Trees
 
 HERE = Path(__file__).parent
 ON_THIS_MACHINE = os.environ.get("STARDUST_MACHINE") == "here"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     reason = "" if ON_THIS_MACHINE else trees.missing_tools()
     if reason and "CI" in os.environ:
         raise pytest.UsageError(f"all tests run in CI, and those of {HERE.name} cannot: {reason}")
@@ -26,6 +26,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(600))
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
+    if ON_THIS_MACHINE:
+        # This machine is of no release that we made, and must keep its package.
+        unfit = [item for item in items if "release" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=unfit)
+        items[:] = [item for item in items if item not in unfit]
 
 
 @pytest.fixture(params=trees.RELEASES)
@@ -47,14 +52,25 @@ def equipped(release: Trees) -> Iterator[Machine]:
         yield from told(machine)
 
 
-@pytest.fixture
-def machine(release: Trees) -> Iterator[Machine]:
-    """A machine where the package is installed, and nothing configured."""
-    with Container([release.ready, release.base]) as machine:
-        yield from told(machine)
+if ON_THIS_MACHINE:
+
+    @pytest.fixture
+    def machine() -> Iterator[Machine]:
+        """This machine, with nothing configured."""
+        with ThisMachine() as machine:
+            yield from told(machine)
+
+else:
+
+    @pytest.fixture
+    def machine(release: Trees) -> Iterator[Machine]:
+        """A machine where the package is installed, and nothing configured."""
+        with Container([release.ready, release.base]) as machine:
+            yield from told(machine)
 
 
 def told(machine: Machine) -> Iterator[Machine]:
     """Ends with the machine's journal on standard output, which pytest shows when the test failed."""
     yield machine
-    print(machine.attempt("journalctl", "--no-pager", "--lines=200", "--unit=stardust*").out)
+    options = ("--no-pager", "--lines=200", "--unit=stardust*")
+    print(machine.attempt("journalctl", *machine.since, *options).out)

@@ -4,8 +4,10 @@ A container is `systemd-nspawn --boot` on an overlay whose upper layer is memory
 own: when its first process ends, nothing of it is left but a control group, which is removed. It has no
 network but loopback. Commands enter it with nsenter(1); files are reached through /proc/LEADER/root.
 
-With STARDUST_MACHINE=here there is no container: the tests run on the machine where they are, which must be
-one that can be thrown away (autopkgtest).
+With STARDUST_MACHINE=here there is no container: the tests run on the machine where they are (autopkgtest).
+It should be one that can be thrown away, but is left as it was: after each test, units are stopped, and what
+is new in PLACES and in /etc/passwd is removed. A test that does more to its machine takes that back, or asks
+for the fixture `release`, so that it is run in containers only.
 
 UNIX sockets of the machine are reached by path from outside; for others, enter its `network`.
 """
@@ -50,6 +52,24 @@ exec systemd-nspawn --quiet --boot --register=no --keep-unit --notify-ready=yes 
     --resolv-conf=off --console=pipe --system-call-filter=bpf --machine="$NAME" --directory="$PLACE/root"
 """
 
+# Where tests and instances leave something on a machine.
+PLACES = (
+    "/etc/credstore",
+    "/etc/stardust",
+    "/etc/systemd",
+    "/home",
+    "/run/stardust",
+    "/run/systemd/system",
+    "/srv",
+    "/var/cache/private",
+    "/var/cache/stardust",
+    "/var/lib/private",
+    "/var/lib/stardust",
+    "/var/lib/systemd/linger",
+    "/var/log/private",
+    "/var/log/stardust",
+)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 
@@ -63,11 +83,15 @@ class Outcome(NamedTuple):
 
 
 class Machine:
-    """`root` is where its files are, seen from here; `enter` what to put before a command."""
+    """`root` is where its files are, seen from here; `enter` what to put before a command.
+
+    `since` are options of journalctl that choose what happened since the test began.
+    """
 
     def __init__(self, root: Path, enter: Sequence[str], leader: int) -> None:
         self.root = root
         self.leader = leader
+        self.since: Sequence[str] = ()
         self._enter = enter
 
     # --- commands ----------------------------------------------------------------------------------------
@@ -129,14 +153,15 @@ class Machine:
         """The entries of the journal that `arguments` choose, as journalctl's JSON has them."""
         self.run("journalctl", "--sync")
         lines = self.run(
-            "journalctl", "--output=json", "--all", "--no-pager", "--quiet", *arguments
+            "journalctl", *self.since, "--output=json", "--all", "--no-pager", "--quiet", *arguments
         ).splitlines()
         return [json.loads(line) for line in lines]
 
     def log(self, unit: str) -> str:
         """What a unit has said, and what was said about it."""
         self.run("journalctl", "--sync")
-        return self.run("journalctl", "--output=cat", "--no-pager", "--quiet", f"--unit={unit}")
+        options = ("--output=cat", "--no-pager", "--quiet", f"--unit={unit}")
+        return self.run("journalctl", *self.since, *options)
 
     def until(self, holds: Callable[[], bool], what: str) -> None:
         """Waits for something to become true on the machine."""
@@ -231,6 +256,45 @@ class Container(Machine):
         shutil.rmtree(self._place)
         for found in os.walk(self._cgroup, topdown=False):
             os.rmdir(found[0])
+
+
+class ThisMachine(Machine):
+    """The machine where the test runs; leaving the context removes what the test made on it."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/"), (), leader=1)
+        self._files: set[Path] = set()
+        self._users: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._files, self._users = self._found(), self._passwd()
+        self.run("journalctl", "--sync")
+        # Not --after-cursor=: systemd 252 then leaves out one entry more, if others are filtered out as well.
+        self.since = (f"--since=@{time.time():.6f}",)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The sockets first, as a connection would start its service again.
+        self.systemctl("stop", "stardust*@*.socket")
+        self.systemctl("stop", "stardust@*.service")
+        for user in self._passwd() - self._users:
+            self.systemctl("stop", f"user@{self.run('id', '--user', user).strip()}.service")
+            self.run("userdel", "--force", user)
+        for path in sorted(self._found() - self._files, reverse=True):
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink()
+        self.systemctl("daemon-reload")
+        self.systemctl("reset-failed")
+
+    def _found(self) -> set[Path]:
+        places = [self.path(place) for place in PLACES]
+        return {found for place in places if place.exists() for found in (place, *place.rglob("*"))}
+
+    def _passwd(self) -> set[str]:
+        """The users of the machine but for dynamic ones, which leave with their services."""
+        return {line.partition(":")[0] for line in self.path("/etc/passwd").read_text().splitlines()}
 
 
 def unified_hierarchy() -> Path:

@@ -100,7 +100,7 @@ def add_user(machine: Machine, name: str = "myapp") -> None:
 
 def own_address(machine: Machine) -> None:
     """Give the machine an address beside those of localhost."""
-    machine.run("ip", "address", "add", f"{ELSEWHERE}/32", "dev", "lo")
+    machine.run("ip", "address", "replace", f"{ELSEWHERE}/32", "dev", "lo")
 
 
 def test_as_shipped(machine: Machine) -> None:
@@ -167,6 +167,7 @@ def test_home(machine: Machine) -> None:
         assert told(instance, "open('x', 'w')") == "EROFS"
 
 
+@pytest.mark.usefixtures("release")
 def test_gpu(machine: Machine) -> None:
     """The driver is missing here, and says so itself (ENXIO) when it is asked: nobody on the way refused."""
     machine.shell("""

@@ -22,7 +22,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -149,9 +149,7 @@ def build(trees: Trees, new: Path) -> None:
     with overlay([trees.tools, trees.base], upper) as root:
         for later in (False, True):
             place = root / "build"
-            for name in packaged():
-                (place / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(SOURCE / name, place / name, follow_symlinks=False)
+            copy(packaged(), place)
             if later:
                 changelog = place / "packaging/debian/changelog"
                 version = changelog.read_text().partition("(")[2].partition(")")[0]
@@ -211,17 +209,28 @@ def call(*command: str) -> str:
     return done.stdout
 
 
-# --- keys -----------------------------------------------------------------------------------------------
+# --- the project ----------------------------------------------------------------------------------------
+
+
+def project() -> list[str]:
+    """The files of the project, committed or not."""
+    listed = ["git", "-C", str(SOURCE), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    return sorted(name for name in call(*listed).split("\0") if name and os.path.lexists(SOURCE / name))
 
 
 def packaged() -> list[str]:
-    """The files of the project that the package is made of, committed or not."""
-    listed = ["git", "-C", str(SOURCE), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = call(*listed).split("\0")
-    outside = ("tests/", "bench/", ".ci/")
-    return sorted(
-        name for name in names if os.path.lexists(SOURCE / name) and name and not name.startswith(outside)
-    )
+    """Those of them that the package is made of."""
+    return [name for name in project() if not name.startswith(("tests/", "bench/", ".ci/"))]
+
+
+def copy(names: Iterable[str], place: Path) -> None:
+    """Copy files of the project to a directory, under their names."""
+    for name in names:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(SOURCE / name, place / name, follow_symlinks=False)
+
+
+# --- keys -----------------------------------------------------------------------------------------------
 
 
 def content(path: Path) -> str:
