@@ -78,25 +78,29 @@ def test_an_open_connection_keeps_the_service(machine: Machine) -> None:
     left(instance)
 
 
-@pytest.mark.parametrize("command", ["reload", "restart", "stop"])
+# Why a command may fail then, in the words of systemctl: nobody is there; or a connection asks for a start
+# while the service stops, which replaces that order.
+EXCUSES = {"reload": "is not active, cannot reload.", "restart": "no excuse", "stop": "canceled."}
+
+
+@pytest.mark.parametrize("command", EXCUSES)
 def test_a_command_at_the_moment_of_leaving(machine: Machine, command: str) -> None:
-    """It succeeds, or it is a reload that finds nobody to reload; and the code it was given for serves."""
+    """It succeeds, or finds nobody, or a connection overtakes it; and the code it was given for serves."""
     instance = Instance(machine, application=versions.serving("0"), settings=SOON)
     machine.systemctl("start", instance.socket)
     with ThreadPoolExecutor() as pool:
         for version, moment in enumerate(MOMENTS, 1):
             assert instance.get().text == str(version - 1)
+            # A start that is still under way has loaded the old code, and takes a reload for its own.
+            machine.until(lambda: machine.active(instance.service) != "activating", "the start is over")
             instance.deploy(versions.serving(str(version)))
             select.select([], [], [], moment)
             asked = pool.submit(machine.attempt, "systemctl", command, instance.service)
             assert instance.get().status == 200
             done = asked.result()
             if done.code:
-                assert (command, done.code) == ("reload", 1)
-                assert f"{instance.service} is not active, cannot reload." in done.err
-                # It was gone; or it was starting, and had loaded the old code: the first answer may leave
-                # before systemd has read READY=1.
-                machine.systemctl("try-restart", instance.service)
+                assert done.code == 1
+                assert EXCUSES[command] in done.err
             assert instance.get().text == str(version)
     well(instance)
 
