@@ -19,13 +19,28 @@ EPOLLEXCLUSIVE: int = getattr(select, "EPOLLEXCLUSIVE", 1 << 28)
 STACKS_SIGNAL = signal.SIGRTMIN + 5
 
 
-def name_process(name: str) -> None:
-    """Set what `ps -o comm` and `top` show for this process: 15 bytes at most (proc(5), /proc/pid/comm)."""
+# proc(5), /proc/pid/stat: fields 48 and 49, counted from the state, which is field 3 and follows the name.
+_ARG_START, _ARG_END = 45, 46
+
+
+def name_process(name: str, title: str) -> None:
+    """Set what tells this process from others: `name`, 15 bytes at most, where only a program's name is shown
+    (`ps -o comm`, `top`), and `title` in the place of its command line (`ps`, `systemctl status`), as far as
+    that is long.
+
+    The arguments lie in the process's own memory, and whoever asks for them is shown what is there now.
+    """
     try:
         with open("/proc/self/comm", "wb", buffering=0) as comm:
             comm.write(name.encode("ascii", "replace")[:15])
+        with open("/proc/self/stat", "rb") as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+        start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
+        with open("/proc/self/mem", "r+b", buffering=0) as memory:
+            memory.seek(start)
+            memory.write(title.encode("utf-8", "replace")[: end - start - 1].ljust(end - start, b"\0"))
     except OSError:
-        pass  # a name is a comfort: a read-only /proc must not stop anybody
+        pass  # a name is a comfort: /proc may be read-only, or the process have changed its user
 
 
 def freeze_heap() -> None:

@@ -129,7 +129,10 @@ def _inheritance(order: Message) -> Inheritance:
         sink=Sink(*content["sink"]),
         fields={**instance(config.source), "STARDUST_GENERATION": content["generation"]},
     )
-    system.name_process(f"stardust:z{content['generation']}")
+    number = content["generation"]
+    # Of the generation, not of the zygote: workers that changed their user may not change their names, and
+    # keep this one (proc(5), "dumpable").
+    system.name_process(f"stardust:g{number}", f"stardust: generation {number}: {config.app}")
     return Inheritance(content["generation"], config, doors, scoreboard, log, log_descriptor, None)
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 
 import pytest
@@ -39,8 +40,26 @@ def in_a_process(code: str) -> str:
 )
 def test_the_name_of_a_process(name: str, shown: str) -> None:
     assert in_a_process(
-        f"system.name_process({name!r}); print(open('/proc/self/comm').read()[:-1] + '|')"
+        f"system.name_process({name!r}, ''); print(open('/proc/self/comm').read()[:-1] + '|')"
     ) == (f"{shown}|")
+
+
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [("stardust: worker 3", "stardust: worker 3"), ("überlang" * 999, ("überlang" * 999))],
+    ids=["short", "cut to the length of the command line"],
+)
+def test_the_title_of_a_process(title: str, shown: str) -> None:
+    code = f"""
+        argv = sys.orig_argv[:]
+        before = open('/proc/self/cmdline', 'rb').read()
+        system.name_process('x', {title!r})
+        after = open('/proc/self/cmdline', 'rb').read()
+        assert after == {shown!r}.encode()[: len(before) - 1].ljust(len(before), b'\\0'), after
+        assert sys.orig_argv == argv
+        print('fine')
+    """
+    assert in_a_process(textwrap.dedent(code)) == "fine"
 
 
 def test_a_name_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +67,7 @@ def test_a_name_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError("read-only")
 
     monkeypatch.setattr("builtins.open", refuse)
-    system.name_process("x")
+    system.name_process("x", "y")
 
 
 def test_standard_input_ends_at_once() -> None:

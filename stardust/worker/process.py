@@ -55,7 +55,8 @@ def run(
     """
     config, scoreboard = heritage.config, heritage.scoreboard
     log = heritage.log.named(f"worker {number}", {"STARDUST_WORKER": number})
-    system.name_process(f"stardust:w{number}")
+    title = f"stardust: worker {number}, generation {heritage.generation}: {config.app}"
+    system.name_process(f"stardust:w{number}", title)
     slot = scoreboard.slot(slot_number)
     slot.born(os.getpid(), heritage.generation, time.monotonic())
     faulthandler.register(system.STACKS_SIGNAL, file=stacks, all_threads=True, chain=False)

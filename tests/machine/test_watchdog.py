@@ -28,7 +28,7 @@ def zygote(instance: Instance) -> int:
     (found,) = [
         pid
         for pid in instance.processes()
-        if instance.machine.path(f"/proc/{pid}/comm").read_text().startswith("stardust:z")
+        if instance.machine.path(f"/proc/{pid}/comm").read_text().startswith("stardust:g")
     ]
     return found
 

@@ -26,7 +26,7 @@ from stardust.supervisor.plan import Policy
 def test_zygote_understands_its_first_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: bool
 ) -> None:
-    monkeypatch.setattr(system, "name_process", lambda name: None)
+    monkeypatch.setattr(system, "name_process", lambda name, title: None)
     access_log = str(tmp_path / "access.log") if logs else ""
     config = Config(
         app="shop:application", max_workers=3, listen=(Listen("a"), Listen("b")), access_log=access_log
