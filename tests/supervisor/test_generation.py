@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import stat
@@ -125,6 +126,16 @@ def test_idle_exit_only_where_systemd_listens(inherited: list[bool], timeout: fl
         generation = Generation(1, Config(idle_timeout=5), listeners)
         assert generation.policy.idle_timeout == timeout
         assert [each.inherited for each in generation.own_listeners] == [False] * inherited.count(False)
+
+
+def test_a_zygote_that_owes_is_deaf_after_the_time_for_a_boot() -> None:
+    """The oldest debt counts; without one, it may be silent for ever."""
+    generation = Generation(1, Config(boot_timeout=60), [])
+    assert generation.deaf_at == math.inf
+    generation.owes |= {1: 30.0, 2: 10.0}
+    assert generation.deaf_at == 70.0
+    del generation.owes[2]
+    assert generation.deaf_at == 90.0
 
 
 def test_a_killed_request_has_its_line(tmp_path: Path) -> None:

@@ -248,26 +248,8 @@ def test_a_pause_tells_of_connections(worker: Worker) -> None:
         assert worker.message().content["connections"] == 2
 
 
-@pytest.mark.parametrize("how", ["stop", "end of file", "SIGTERM"])
-def test_it_leaves_in_a_pause(worker: Worker, how: str) -> None:
-    """And accepts nothing on the way."""
-    worker.channel.send("pause", {"pause": 1})
-    assert worker.message().kind == "paused"
-    with worker.connected():
-        if how == "SIGTERM":
-            worker.process.send_signal(signal.SIGTERM)
-            assert worker.message().kind == "leaving"
-        elif how == "end of file":
-            worker.channel.socket.shutdown(socket.SHUT_RDWR)
-        else:
-            worker.channel.send(how)
-        assert worker.ended() == Exit.OK
-        worker.listener.accept()[0].close()
-
-
-@pytest.mark.parametrize("how", ["retire", "stop", "end of file", "SIGTERM"])
-def test_it_leaves(worker: Worker, how: str) -> None:
-    """And says "leaving" only when the supervisor could not know."""
+def have_it_leave(worker: Worker, how: str) -> None:
+    """By an order, or so that the supervisor cannot know: then, and only then, it says "leaving"."""
     if how == "SIGTERM":
         worker.process.send_signal(signal.SIGTERM)
         assert worker.message().kind == "leaving"
@@ -275,6 +257,22 @@ def test_it_leaves(worker: Worker, how: str) -> None:
         worker.channel.socket.shutdown(socket.SHUT_RDWR)
     else:
         worker.channel.send(how)
+
+
+@pytest.mark.parametrize("how", ["stop", "end of file", "SIGTERM"])
+def test_it_leaves_in_a_pause(worker: Worker, how: str) -> None:
+    """And accepts nothing on the way."""
+    worker.channel.send("pause", {"pause": 1})
+    assert worker.message().kind == "paused"
+    with worker.connected():
+        have_it_leave(worker, how)
+        assert worker.ended() == Exit.OK
+        worker.listener.accept()[0].close()
+
+
+@pytest.mark.parametrize("how", ["retire", "stop", "end of file", "SIGTERM"])
+def test_it_leaves(worker: Worker, how: str) -> None:
+    have_it_leave(worker, how)
     assert worker.ended() == Exit.OK
     assert worker.errors() == ""
 
