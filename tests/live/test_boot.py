@@ -197,11 +197,14 @@ def test_a_broken_file(tmp_path: Path, listener: socket.socket) -> None:
         assert server.wait() == 6
 
 
-def test_the_watchdog_is_fed(tmp_path: Path, listener: socket.socket) -> None:
-    environ = {"WATCHDOG_USEC": "200000"}
-    with Server(tmp_path, "max-workers = 1\n", sockets={"http": listener}, environ=environ) as server:
+@pytest.mark.parametrize("heartbeat", ["30s", "0s"])
+def test_the_watchdog_is_fed(tmp_path: Path, listener: socket.socket, heartbeat: str) -> None:
+    """For several times its interval: idle workers are asked for its sake, whoever else asks them or not."""
+    settings = f'max-workers = 1\nheartbeat-timeout = "{heartbeat}"\n'
+    environ = {"WATCHDOG_USEC": str(round(200_000 * MS * 1000))}
+    with Server(tmp_path, settings, sockets={"http": listener}, environ=environ) as server:
         server.ready()
-        for _ in range(3):
+        for _ in range(10):
             server.expect("WATCHDOG", "1")
 
 
