@@ -97,7 +97,7 @@ def _serve_alone(config: Config, listeners: list[Listener], notifier: Notifier, 
     generation = Generation(1, config, listeners)
     generation.open_request_log(log)
     ours, theirs = pair()
-    message = generation.first_message(Scoreboard.create(), log.sink, alone=True)
+    message = generation.first_message(Scoreboard.create(), log.sink, None)
     Channel(ours).send("generation", *message)
     ours.set_inheritable(True)  # the other end would read end of file if nobody held this one
     environ = configs.application_environment(config, os.environ)

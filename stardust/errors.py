@@ -7,6 +7,7 @@
     ├── ActivationError     the sockets systemd handed over cannot be used     exit 6
     ├── AppLoadError        the application cannot be loaded                   exit 3
     ├── ControlError        the control socket cannot be reached or used       exit 1
+    ├── HandoffError        what came as a connection of another worker is none
     ├── ProtocolError       a client broke HTTP; becomes a response with .status
     ├── ApplicationError    the application broke PEP 3333; becomes a 500
     └── ClientGone          the client went away, or is as good as gone; no response is possible
@@ -87,6 +88,10 @@ class AppLoadError(StardustError):
 
 class ControlError(StardustError):
     """The control socket cannot be reached, or did not answer as agreed."""
+
+
+class HandoffError(StardustError):
+    """A message between workers is not as a worker makes it."""
 
 
 class ProtocolError(StardustError):

@@ -6,7 +6,8 @@ half-written text, never a half-written number (all numbers are aligned words of
 of the monotonic clock.
 
 The first bytes of the header tell workers whether a successor could be forked: one that has reached its
-own limit goes on serving while there is nobody to replace it.
+own limit goes on serving while there is nobody to replace it; and whether the whole server stops: then nobody
+follows who could take over a connection.
 
 Runs in the application's interpreter too.
 """
@@ -96,6 +97,15 @@ class Scoreboard:
     @replaceable.setter
     def replaceable(self, value: bool) -> None:
         self._map[0] = int(value)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether all workers are to leave, and nobody follows them."""
+        return self._map[1] == 1
+
+    @stopping.setter
+    def stopping(self, value: bool) -> None:
+        self._map[1] = int(value)
 
     def _slot_bytes(self, number: int) -> memoryview:
         start = _HEADER + number * _SLOT

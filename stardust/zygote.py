@@ -29,6 +29,7 @@ import time
 from stardust import address, settings, system
 from stardust.channel import Channel, Message, clipped
 from stardust.errors import AppLoadError, Exit
+from stardust.handoff import Link
 from stardust.load import load
 from stardust.log import Log, Sink, instance
 from stardust.scoreboard import Scoreboard
@@ -58,7 +59,7 @@ def main(descriptor: int) -> int:
         return Exit.APPLICATION
     system.freeze_heap()
     channel.send("loaded")
-    if order.content["alone"]:
+    if heritage.link is None:
         return process.run(heritage, 1, 0, None)
     return _attend(channel, heritage)
 
@@ -113,11 +114,13 @@ def _reap(channel: Channel, order: Message) -> None:
 
 
 def _inheritance(order: Message) -> Inheritance:
-    """What came with the first message: descriptors of scoreboard, access log (if any) and listeners."""
+    """What came with the first message: descriptors of scoreboard, link (if any), access log (if any) and
+    listeners."""
     content = order.content
     config = settings.load(content["config"])
     descriptors = iter(order.descriptors)
     scoreboard = Scoreboard(next(descriptors))
+    link = Link.adopt(next(descriptors), next(descriptors)) if content["link"] else None
     log_descriptor = next(descriptors) if content["access_log"] else None
     doors = [
         Door(_listener(descriptor), address.Address(*listener["address"]), listener["own"])
@@ -133,7 +136,7 @@ def _inheritance(order: Message) -> Inheritance:
     # Of the generation, not of the zygote: workers that changed their user may not change their names, and
     # keep this one (proc(5), "dumpable").
     system.name_process(f"stardust:g{number}", f"stardust: generation {number}: {config.app}")
-    return Inheritance(content["generation"], config, doors, scoreboard, log, log_descriptor, None)
+    return Inheritance(content["generation"], config, doors, scoreboard, link, log, log_descriptor, None)
 
 
 def _listener(descriptor: int) -> socket.socket:

@@ -19,6 +19,7 @@ import pytest
 
 from stardust import address, settings
 from stardust.channel import Channel, Message, pair
+from stardust.handoff import Link
 from stardust.listener import Listener
 from stardust.log import TEXT, Log
 from stardust.scoreboard import IDLE, STARTING, Scoreboard
@@ -97,7 +98,9 @@ class Zygote:
         listeners = [Listener("http", sock, where, False, config.listen[0])]
         generation = Generation(1, config, listeners)
         generation.open_request_log(Log("test"))
-        self.channel.send("generation", *generation.first_message(self.scoreboard, TEXT))
+        link = Link.create()
+        self.channel.send("generation", *generation.first_message(self.scoreboard, TEXT, link))
+        link.close()
         if generation.requests is not None:
             generation.requests.close()
 

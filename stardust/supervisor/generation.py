@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from stardust import accesslog, settings
 from stardust.accesslog import Record
 from stardust.channel import Channel
+from stardust.handoff import Link
 from stardust.listener import Listener
 from stardust.log import Log, Sink
 from stardust.logfile import LogFile
@@ -113,20 +114,23 @@ class Generation:
         if self.config.access_log:
             self.requests = RequestLog(self.config, log)
 
-    def first_message(self, scoreboard: Scoreboard, sink: Sink, *, alone: bool = False) -> FirstMessage:
-        """What `zygote.py` is told first. `sink` is that of its log; `alone`: it is to serve by itself."""
+    def first_message(self, scoreboard: Scoreboard, sink: Sink, link: Link | None) -> FirstMessage:
+        """What `zygote.py` is told first. `sink` is that of its log; without a link it is to serve by itself,
+        alone."""
         content = {
             "generation": self.number,
             "config": settings.dump(self.config),
             "listeners": [
                 {"address": list(each.address), "own": not each.inherited} for each in self.listeners
             ],
+            "link": link is not None,
             "access_log": self.requests is not None,
             "sink": sink,
-            "alone": alone,
         }
+        links = [] if link is None else link.descriptors
         logs = [] if self.requests is None else [self.requests.descriptor]
-        return content, [scoreboard.descriptor, *logs, *(each.socket.fileno() for each in self.listeners)]
+        listeners = [each.socket.fileno() for each in self.listeners]
+        return content, [scoreboard.descriptor, *links, *logs, *listeners]
 
 
 FirstMessage = tuple[dict[str, object], Sequence[int]]

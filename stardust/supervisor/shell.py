@@ -27,6 +27,7 @@ from stardust.config import Arguments
 from stardust.control.server import Control
 from stardust.errors import Exit, StardustError
 from stardust.events import IDLE_EXIT, RELOAD_FAILED, RELOADED, STARTED, WORKER_DIED, WORKER_TIMED_OUT, Event
+from stardust.handoff import Link
 from stardust.listener import Listener
 from stardust.log import Log
 from stardust.scoreboard import BUSY, SLOTS, Entry, Scoreboard
@@ -107,6 +108,7 @@ class Supervisor:
         self.generations: dict[int, Generation] = {}
         self.children: dict[int, Child] = {}
         self.scoreboard = Scoreboard.create()
+        self.link = Link.create()
         self.kills = deaths.own_kills()
         self.epoll = select.epoll()
         self.watched: dict[int, Callable[[], object]] = {}
@@ -454,6 +456,7 @@ class Supervisor:
                 self._do_say_ready()
             case plan.SayStopping():
                 self.log.info("stopping")
+                self.scoreboard.stopping = True
                 self.given.notifier.stopping(self._status_line())
             case plan.CheckIdle():
                 self.see(plan.QuietSince(health.quiet_since(self._entries().values(), self.now)))
@@ -502,7 +505,7 @@ class Supervisor:
             self.see(plan.Failed(number, f"{what}: {fault.strerror}", "", Exit.FAILURE))
             return
         generation.channel = channel
-        channel.send("generation", *generation.first_message(self.scoreboard, self.log.sink))
+        channel.send("generation", *generation.first_message(self.scoreboard, self.log.sink, self.link))
         self.watch(channel.fileno(), lambda: self._hear_zygote(number, channel))
 
     def _configuration(self) -> Config:
@@ -672,6 +675,7 @@ class Supervisor:
         """Leave last, and leave nothing."""
         self.given.notifier.flush()
         self.clients.close()
+        self.link.close()
 
 
 def _request(entry: Entry) -> str:

@@ -12,7 +12,9 @@ import select
 import socket
 from typing import Optional, Union
 
+from stardust.address import Address
 from stardust.errors import ClientGone
+from stardust.handoff import MOST_DATA
 from stardust.http1.body import BodyReader
 from stardust.http1.head import Head
 from stardust.worker.deadlines import Waiting
@@ -31,7 +33,8 @@ _RST = b"\x01\0\0\0\0\0\0\0"  # struct linger { on = 1, seconds = 0 }: close(2) 
 class Connection:
     """`began`: when the first byte of the request came (0: none yet); `requests`: how many it carried so far;
     `environ`: what holds for all of them; `interest`: what epoll watches it for, 0 if it is not registered;
-    `queue`: where it waits for its deadline; `note`: what went wrong, for the access log."""
+    `queue`: where it waits for its deadline; `raw`: what came of a request while its body is incomplete, None
+    when that became too much to be handed over; `note`: what went wrong, for the access log."""
 
     __slots__ = (
         "began",
@@ -42,6 +45,7 @@ class Connection:
         "head",
         "interest",
         "label",
+        "listener",
         "most_unsent",
         "note",
         "number",
@@ -49,6 +53,7 @@ class Connection:
         "patience",
         "peer",
         "queue",
+        "raw",
         "requests",
         "searched",
         "socket",
@@ -57,15 +62,23 @@ class Connection:
     )
 
     def __init__(
-        self, sock: socket.SocketType, number: int, environ: Environ, most_unsent: int, patience: float
+        self,
+        sock: socket.SocketType,
+        number: int,
+        listener: Address,
+        environ: Environ,
+        most_unsent: int,
+        patience: float,
     ) -> None:
         self.socket = sock
         self.number = number  # the descriptor
+        self.listener = listener
         self.environ = environ
         self.most_unsent = most_unsent  # bytes that may wait for a slow reader before the application does
         self.patience = patience  # s; how long one send may make no progress
         self.stage = READING
         self.buffer: Union[bytes, bytearray] = b""
+        self.raw: Union[bytes, bytearray, None] = None
         self.searched = 0
         self.requests = 0
         self.peer = b"%s " % (environ["REMOTE_ADDR"].encode("ascii", "replace") or b"-")
@@ -84,6 +97,20 @@ class Connection:
     def unsent(self) -> int:
         """Bytes that wait for the client to read."""
         return self.outbox.pending if self.outbox is not None else 0
+
+    @property
+    def received(self) -> Union[bytes, bytearray, None]:
+        """What came of the request that is to come; None if that is too much to be handed over."""
+        data = self.buffer if self.body is None else self.raw
+        return None if data is None or len(data) > MOST_DATA else data
+
+    def keep_raw(self, data: bytes) -> None:
+        """More has come of a request whose body is incomplete."""
+        if self.raw is None or len(self.raw) + len(data) > MOST_DATA:
+            self.raw = None
+        else:
+            self.raw = self.raw if isinstance(self.raw, bytearray) else bytearray(self.raw)
+            self.raw += data
 
     def send(self, data: bytes) -> None:
         """Send, or keep for later. Waits only when too much is kept already.
@@ -127,7 +154,7 @@ class Connection:
     def next_request(self) -> None:
         """Forget the request that is done; what came behind it stays in `buffer`."""
         self.stage = READING
-        self.head = self.body = self.spool = self.exchange = None
+        self.head = self.body = self.raw = self.spool = self.exchange = None
         self.searched = 0
         self.began = 0.0
         self.note = ""

@@ -28,6 +28,10 @@ class Waiting(Generic[Member]):
         self.members.pop(member, None)
         self.members[member] = now + self.seconds
 
+    def since(self, member: Member) -> float:
+        """When the wait of a member began."""
+        return self.members[member] - self.seconds
+
     def discard(self, member: Member) -> None:
         self.members.pop(member, None)
 

@@ -10,7 +10,9 @@ Rules:
   not watch it and touches nothing of it.
 - Each wait has its deadline: a connection that waits stands in exactly one queue (`deadlines.py`).
 - New connections are accepted one at a time, and only when the application could be called at once, so
-  that the kernel gives them to whichever worker is free.
+  that the kernel gives them to whichever worker is free. Those of siblings (handoff.py) come the same way.
+- Nobody waits here for somebody else's request. While the application has the loop (`relieve`, called by the
+  guard), while all application threads are busy, and when this worker leaves, siblings get connections.
 - What goes wrong with one connection ends that connection, with a line in the access log, and nothing else.
 
 Hot: the path of a request without body on a kept connection is written flat, with no call that is not
@@ -30,13 +32,15 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple, Optional
 
 from stardust import system
 from stardust.accesslog import Record
 from stardust.address import Address
-from stardust.errors import ClientGone, ProtocolError
+from stardust.errors import ClientGone, HandoffError, ProtocolError
+from stardust.handoff import MOST_DATA, Link, Passage
 from stardust.http1 import body as bodies
 from stardust.http1 import response
 from stardust.http1.head import Head, HeadReader, Limits
@@ -47,6 +51,7 @@ from stardust.scoreboard import Slot
 from stardust.settings import Config
 from stardust.worker.connection import LINGERING, READING, SENDING, SERVING, Connection
 from stardust.worker.deadlines import Waiting
+from stardust.worker.guard import PATIENCE, Guard
 from stardust.worker.threads import Pool
 from stardust.wsgi import environ as environs
 from stardust.wsgi.environ import Environ
@@ -59,6 +64,9 @@ _MOST_EVENTS = 64
 _LABEL = 200  # bytes of a request that the scoreboard shows as far as its first line goes
 _LINGER = 2.0  # s; how long what a client still sends is ignored after the last response
 _ACCEPT_PAUSE = 0.1  # s; without accepting, when descriptors have run out
+_GIVE_AGAIN = 0.01  # s; until connections that could not be given away are offered again
+_LONG = 1.0  # s; after which the application is left alone with its request: nobody shall be lost with it
+_TURNS = 32  # connections accepted in a row before a sibling is preferred
 _FOREVER = float("inf")
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -84,9 +92,9 @@ class AccessLog(NamedTuple):
 class Loop:
     """One worker's. `run` returns when the worker is to exit: it was asked to leave, and holds nothing more.
 
-    `replaceable` says whether a successor could be forked for a worker that reached its limit of requests;
-    `announce(kind)` tells the supervisor; `report` is told what is wrong with the application, instead of
-    `wsgi.errors`.
+    `link` leads to the siblings, None without any; `replaceable` says whether a successor could be forked for
+    a worker that reached its limit of requests, `stopping` whether the whole server stops; `announce(kind)`
+    tells the supervisor; `report` is told what is wrong with the application, instead of `wsgi.errors`.
     """
 
     def __init__(
@@ -98,7 +106,9 @@ class Loop:
         *,
         slot: Slot,
         access_log: Optional[AccessLog] = None,
+        link: Optional[Link] = None,
         replaceable: Callable[[], bool] = lambda: True,
+        stopping: Callable[[], bool] = lambda: False,
         announce: Callable[[str], object] = lambda kind: None,
         report: Optional[Report] = None,
     ) -> None:
@@ -107,7 +117,9 @@ class Loop:
         self.log = log
         self.slot = slot
         self.access_log = access_log
+        self.link = link
         self.replaceable = replaceable
+        self.stopping = stopping
         self.announce = announce
         self.report = report
 
@@ -116,12 +128,14 @@ class Loop:
         )
         self.writer = ResponseWriter()
         self.epoll = select.epoll()
-        self.doors: dict[int, tuple[Door, Environ]] = {}
+        self.doors = {door.socket.fileno(): door for door in doors}
+        self.openings: dict[Address, Environ] = {}  # what holds for the connections of a listener
+        self.entrances: dict[int, Callable[[], bool]] = {}  # what takes one more connection, by descriptor
         self.watched: dict[int, Callable[[], object]] = {}
         self.connections: dict[int, Connection] = {}
         self.ready: deque[Connection] = deque()  # the next request of these has come already
         self.running: dict[Connection, float] = {}  # on threads, and since when; oldest first
-        self.queued: deque[tuple[Connection, Head, BinaryIO]] = deque()  # for a free thread
+        self.queued: dict[Connection, Queued] = {}  # for a free thread; oldest first
 
         # "fresh" and "heads" differ in what happens at their end: nobody is told of a request never begun.
         self.fresh: Waiting[Connection] = Waiting("header-timeout", config.header_timeout)
@@ -146,11 +160,16 @@ class Loop:
         self.most_on_connection = config.max_keepalive_reqs or sys.maxsize
         self.accepting = False
         self.accept_again = _FOREVER
+        self.turns = 0  # connections accepted since a sibling was preferred
+        self.nudged = 0.0  # the turn of the loop in which a sibling was nudged
+        self.give_again = _FOREVER
         self.paused = False
         self.leaving = False
+        self.handing = False  # whether siblings get what it leaves
         self.leave_by = _FOREVER
 
         self.now = self.empty_since = time.monotonic()  # the latter if there are no connections
+        self.looked = self.now  # when this turn of the loop began
         self.date = b""
         self.date_until = 0.0
         self.wall = 0.0  # what to add to the monotonic clock to get seconds since the epoch
@@ -159,15 +178,21 @@ class Loop:
         if config.threads > 1:
             self.pool = Pool(config.threads, self._run_task)
             self.watch(self.pool.fileno(), self._collect)
-        base = environs.server(
+        self.base = environs.server(
             multithread=config.threads > 1,
             multiprocess=config.max_workers > 0,
             errors=sys.stderr,
             file_wrapper=FileWrapper,
         )
-        host = socket.gethostname() or "localhost"
-        for door in doors:
-            self.doors[door.socket.fileno()] = (door, environs.listener(base, door.address, host))
+        self.host = socket.gethostname() or "localhost"
+        for descriptor, door in self.doors.items():
+            self.openings[door.address] = environs.listener(self.base, door.address, self.host)
+            self.entrances[descriptor] = partial(self._accept, descriptor, door)
+        self.guard: Optional[Guard] = None
+        if link is not None:
+            self.entrances[link.fileno()] = self._take
+            if self.pool is None:
+                self.guard = Guard(lambda: self.looked, self.relieve)
 
     # --- the loop ----------------------------------------------------------------------------------------
 
@@ -185,24 +210,26 @@ class Loop:
         self._tick()
         self.slot.idle(0, 0, self.now)
         self._resume_accepting()
-        poll, connections, watched = self.epoll.poll, self.connections, self.watched
+        poll, connections = self.epoll.poll, self.connections
+        entrances, watched = self.entrances, self.watched
         while not (self.leaving and self._drained()):
             wait = 0.0 if self.ready else self.wake_at - self.now
             events = poll(-1 if wait == _FOREVER else max(wait, 0.0), _MOST_EVENTS)
             self._tick()
-            looked = self.now  # what came later than this, nobody has seen yet: it is not late
+            looked = self.looked = self.now  # what came later, nobody has seen yet: it is not late
             for descriptor, _ in events:
                 connection = connections.get(descriptor)
                 if connection is not None:
                     self._react(connection)
-                elif descriptor in self.doors:
-                    if self.accepting and not self.slot.dismissed:
-                        self._accept(descriptor)
+                elif descriptor in entrances:
+                    self._let_in(descriptor)
                 elif descriptor in watched:
                     watched[descriptor]()
             # Each one's next request, after everybody else had a turn.
-            for _ in range(len(self.ready)):
-                self._advance(self.ready.popleft())
+            turns = len(self.ready)
+            while turns and self.ready:
+                turns -= 1
+                self._proceed(self.ready.popleft())
             if looked >= self.wake_at:
                 self._sweep(looked)
             if self.access_log is not None:
@@ -215,13 +242,16 @@ class Loop:
     def look(self) -> None:
         """Accept what may wait: the sibling that the kernel woke for it may have left without taking it."""
         for descriptor in self.doors:
-            if self.accepting and not self.slot.dismissed:
-                self._accept(descriptor)
+            self._let_in(descriptor)
 
     def pause(self) -> None:
-        """Accept nothing until `resume`. What comes waits in the kernel; connections that are here go on."""
+        """Accept nothing until `resume`. What comes waits in the kernel; connections that are here go on.
+
+        What siblings have given away is somebody's connection, though nobody has it: it is taken first.
+        """
         self.paused = True
         self._stop_accepting()
+        self._take_all()
 
     def resume(self) -> None:
         """Accept again. Registering a listener reports what waits there already (epoll(7))."""
@@ -232,20 +262,26 @@ class Loop:
     def leave(self, *, final: bool = False) -> None:
         """Take nothing new, finish what was begun, then let `run` return.
 
-        `final`: nobody follows, so connections that queue at listeners of our own would be lost when these
-        close; they are served first. Connections that wait for a request keep `keepalive_timeout` to begin
-        one.
+        Connections that wait for a request go to siblings. `final`: nobody follows. So those that are on
+        their way to a sibling, and those that queue at listeners of our own, are served first; they would be
+        lost when these close. Whoever waits for a request has `keepalive_timeout` to begin one.
         """
         if not self.leaving:
             self.leaving = True
+            self.handing = self.link is not None
             self.leave_by = self.now + self.config.graceful_timeout
             self._wake_by(self.leave_by)
             self._stop_accepting()
             self.announce("leaving")
+        if final or not self.handing:
+            self.handing = False
             for connection in list(self.fresh.members):
                 self._wait(connection, self.parked)
         if final:
+            self._take_all()
             self._empty_queues()
+        elif self.handing:
+            self._hand_over()
 
     def _tick(self) -> None:
         now = self.now = time.monotonic()
@@ -262,11 +298,16 @@ class Loop:
         """Act on every deadline that has passed at `moment`, and find the next one."""
         for queue, act in self.queues:
             for connection in queue.expired(moment):
-                act(connection)
+                # One before it may have called the application, and the guard have given this one away.
+                if connection.queue is queue:
+                    act(connection)
         if moment >= self.accept_again:
             self._resume_accepting()
+        if moment >= self.give_again:
+            self._give_again()
         earliest = min(queue.next() for queue, _ in self.queues)
-        self.wake_at = min(earliest, self.accept_again, self.leave_by if self.leaving else _FOREVER)
+        leave_by = self.leave_by if self.leaving else _FOREVER
+        self.wake_at = min(earliest, self.accept_again, self.give_again, leave_by)
 
     def _wake_by(self, moment: float) -> None:
         self.wake_at = min(self.wake_at, moment)
@@ -278,18 +319,38 @@ class Loop:
         if self.accepting or self.leaving or self.paused or (self.pool is not None and not self.pool.free):
             return
         self.accepting = True
-        for descriptor in self.doors:
+        for descriptor in self.entrances:
             self.epoll.register(descriptor, select.EPOLLIN | system.EPOLLEXCLUSIVE)
 
     def _stop_accepting(self) -> None:
         if self.accepting:
             self.accepting = False
-            for descriptor in self.doors:
+            for descriptor in self.entrances:
                 self.epoll.unregister(descriptor)
 
-    def _accept(self, descriptor: int) -> bool:
+    def _let_in(self, descriptor: int) -> None:
+        """Take one connection, if it can be served here. If not, it was this worker that was woken for it all
+        the same, and maybe no other."""
+        if self.accepting and not self.slot.dismissed:
+            self.entrances[descriptor]()
+        else:
+            self._nudge()
+
+    def _nudge(self) -> None:
+        """Have a free sibling look at the listeners; once in a turn is enough."""
+        if self.link is not None and not self.paused and self.nudged != self.looked:
+            self.nudged = self.looked
+            self.link.nudge()
+
+    def _step_back(self, descriptor: int) -> None:
+        """Let siblings be woken first: the kernel asks those who wait at an entrance in order of arrival."""
+        self.turns = 0
+        if self.accepting:
+            self.epoll.unregister(descriptor)
+            self.epoll.register(descriptor, select.EPOLLIN | system.EPOLLEXCLUSIVE)
+
+    def _accept(self, descriptor: int, door: Door) -> bool:
         """Take one connection, if no sibling was faster, and serve what it has sent already."""
-        door, environ = self.doors[descriptor]
         listener = door.socket
         try:
             number, peer = listener._accept()  # type: ignore[attr-defined] # accept() would build a socket.socket
@@ -301,13 +362,25 @@ class Loop:
             # accept(2) reports errors of the new connection too; they mean nothing for the listener.
             return fault.errno not in _OUT_OF_DESCRIPTORS
         sock = socket.SocketType(listener.family, socket.SOCK_STREAM, listener.proto, number)
-        config = self.config
-        connection = Connection(
-            sock, number, environs.connection(environ, peer), config.max_response_buffer, config.timeout
-        )
-        self.connections[number] = connection
+        connection = self._welcome(sock, number, door.address, *environs.remote(peer))
         self._receive(connection)
+        self.turns += 1
+        if connection.interest or self.turns >= _TURNS:
+            self._step_back(descriptor)
         return True
+
+    def _welcome(
+        self, sock: socket.SocketType, number: int, listener: Address, host: str, port: str
+    ) -> Connection:
+        """A connection of this worker from now on."""
+        opening = self.openings.get(listener)
+        if opening is None:  # of another generation, which a reload has left without it
+            opening = environs.listener(self.base, listener, self.host)
+        environ = environs.connection(opening, host, port)
+        config = self.config
+        connection = Connection(sock, number, listener, environ, config.max_response_buffer, config.timeout)
+        self.connections[number] = connection
+        return connection
 
     def _short_of_descriptors(self, fault: OSError) -> None:
         for connection in list(self.parked.members)[:1]:
@@ -319,10 +392,133 @@ class Loop:
 
     def _empty_queues(self) -> None:
         """Take what queues at our own listeners now. Not more: under load, ever new ones come behind."""
-        for descriptor, (door, _) in self.doors.items():
+        for descriptor, door in self.doors.items():
             for _ in range(self.config.backlog + 1 if door.own else 0):
-                if self.now >= self.leave_by or not self._accept(descriptor):
+                if self.now >= self.leave_by or not self._accept(descriptor, door):
                     break
+
+    # --- siblings ----------------------------------------------------------------------------------------
+
+    def _take(self) -> bool:
+        """Take one connection that a sibling has given away, and go on with it; False if there is none."""
+        assert self.link is not None
+        try:
+            taken = self.link.take()
+        except BlockingIOError:
+            return False
+        except OSError as fault:
+            self._short_of_descriptors(fault)
+            return False
+        except HandoffError as fault:
+            self.log.error(f"a worker has sent what is no connection: {fault}")
+            return True
+        if taken is None:
+            self.look()
+            return True
+        sock, passage = taken
+        connection = self._welcome(sock, sock.fileno(), passage.listener, passage.host, passage.port)
+        connection.requests = passage.requests
+        connection.began = min(passage.began, self.now)
+        connection.buffer = passage.data
+        self._proceed(connection)
+        self._keep_waiting(connection, passage.since)
+        self._step_back(self.link.fileno())
+        return True
+
+    def _take_all(self) -> None:
+        while self.link is not None and self._take():
+            pass
+
+    def _keep_waiting(self, connection: Connection, since: float) -> None:
+        """Its wait is as old as it was: if it has been too long, that is found when it moves."""
+        for queue, act in self.queues:
+            if connection.queue is queue:
+                began = connection.began if queue is self.reading_heads else since
+                if self.now >= began + queue.seconds:
+                    act(connection)
+                return
+
+    def _give(self, connection: Connection) -> bool:
+        """Give a connection to whichever sibling is free first; False if it cannot go, or not now."""
+        data, queue = connection.received, connection.queue
+        if self.link is None or data is None or self.stopping():
+            return False
+        passage = Passage(
+            listener=connection.listener,
+            host=connection.environ["REMOTE_ADDR"],
+            port=connection.environ["REMOTE_PORT"],
+            requests=connection.requests,
+            began=connection.began,
+            since=self.now if queue is None else queue.since(connection),
+            data=bytes(data),
+        )
+        if not self.link.give(connection.number, passage):
+            return False
+        self.queued.pop(connection, None)
+        self._drop(connection)
+        return True
+
+    def relieve(self, lasted: float) -> None:
+        """Look after everybody but the connection that the application is serving.
+
+        Called by the guard, on its thread, when this turn of the loop has lasted so many seconds: the loop's
+        own thread is inside the application until this has returned.
+        """
+        self._tick()
+        for waiting in [*self.ready]:
+            if self._give(waiting):
+                self.ready.remove(waiting)
+        for descriptor, _ in self.epoll.poll(0, _MOST_EVENTS):
+            connection = self.connections.get(descriptor)
+            if connection is None:
+                if descriptor in self.entrances:
+                    self._nudge()
+            elif connection.stage == READING:
+                if connection.queue is not None:
+                    self._give(connection)
+            elif connection.stage != SERVING:
+                self._react(connection)
+        if lasted >= _LONG:
+            self._give_all(self._waiting())
+
+    def _waiting(self) -> Iterable[Connection]:
+        """Those whose next request the application has not got yet, and that can go elsewhere."""
+        for connection in [*self.connections.values()]:
+            if (connection.stage == READING or connection in self.queued) and connection.received is not None:
+                yield connection
+
+    def _give_all(self, connections: Iterable[Connection]) -> bool:
+        """Give as many as can go now; whether that was all."""
+        return all(map(self._give, connections))
+
+    def _hand_over(self) -> None:
+        """Leave everybody who waits to siblings. Who cannot go now is served here meanwhile."""
+        if self.stopping():
+            self.leave(final=True)
+        elif not self._give_all(self._waiting()):
+            self._give_within(_GIVE_AGAIN)
+
+    def _give_within(self, seconds: float) -> None:
+        self.give_again = min(self.give_again, self.now + seconds)
+        self._wake_by(self.give_again)
+
+    def _give_again(self) -> None:
+        self.give_again = _FOREVER
+        if self.handing:
+            self._hand_over()
+        elif self.queued:
+            late = [each for each, wait in self.queued.items() if self.now >= wait.since + PATIENCE]
+            self._give_all(each for each in late if each.received is not None)
+            self._give_within(_GIVE_AGAIN)
+
+    def _enqueue(
+        self, connection: Connection, head: Optional[Head] = None, content: Optional[BinaryIO] = None
+    ) -> None:
+        """All threads are busy: wait for one of them, and after PATIENCE for a sibling's too."""
+        self._unwatch_connection(connection)
+        self.queued[connection] = Queued(self.now, head, content)
+        if self.link is not None:
+            self._give_within(PATIENCE)
 
     # --- what connections wait for -----------------------------------------------------------------------
 
@@ -363,11 +559,23 @@ class Loop:
         if stage == READING:
             # In no queue: it is in `ready`. Reading on would let a client fill our memory with requests.
             if connection.queue is not None:
-                self._receive(connection)
+                if self.pool is None or self.pool.free or connection.head is not None:
+                    self._receive(connection)
+                else:
+                    self._enqueue(connection)
         elif stage == SENDING:
             self._send(connection)
         elif stage == LINGERING:
             self._ignore(connection)
+
+    def _proceed(self, connection: Connection) -> None:
+        """Go on with what has come of its next request, here or in its socket."""
+        if self.pool is not None and not self.pool.free:
+            self._enqueue(connection)
+        elif connection.buffer:
+            self._advance(connection)
+        else:
+            self._receive(connection)
 
     def _receive(self, connection: Connection) -> None:
         try:
@@ -375,13 +583,15 @@ class Loop:
             data = connection.socket.recv(size, socket.MSG_DONTWAIT)
         except BlockingIOError:
             if connection.queue is None:
-                self._wait(connection, self.parked if self.leaving else self.fresh)
+                parked = connection.requests or (self.leaving and not self.handing)
+                self._wait(connection, self.parked if parked else self.fresh)
             return
         except OSError:
             data = b""
         if not data:
             self._end_of_input(connection)
         elif connection.body is not None:
+            connection.keep_raw(data)
             self._take_body(connection, data)
         elif connection.buffer:
             connection.buffer += data
@@ -421,6 +631,7 @@ class Loop:
             self._refuse(connection, refusal.status, refusal.reason)
             return
         connection.spool = Spool()
+        connection.raw = buffer if len(buffer) <= MOST_DATA else None
         rest, connection.buffer = bytes(connection.buffer), b""
         if head.expects_continue and not rest and not self._say_continue(connection):
             return
@@ -461,15 +672,16 @@ class Loop:
         """Call the application, or have a thread call it."""
         connection.stage = SERVING
         if self.pool is not None:
-            self._unwatch_connection(connection)
             if not self.pool.free:
-                self.queued.append((connection, head, content))
+                self._enqueue(connection, head, content)
                 return
+            self._unwatch_connection(connection)
         connection.requests += 1
         self.requests += 1
         if self.requests >= self.most_requests and not self.leaving and self.replaceable():
             self.leave()
-        persistent = head.persistent and not self.leaving and connection.requests < self.most_on_connection
+        staying = self.handing or not self.leaving
+        persistent = head.persistent and staying and connection.requests < self.most_on_connection
         received = connection.body.received if connection.body is not None else None
         environ = environs.environ(connection.environ, head, content, received)
         exchange = Exchange(
@@ -481,7 +693,12 @@ class Loop:
         environ["wsgi.early_hints"] = exchange.early_hints
         if self.pool is None:
             self.slot.busy(1, self.now, self._overdue_at(), connection.label)
-            exchange.run(self.app, environ)
+            if self.guard is None:
+                exchange.run(self.app, environ)
+            else:
+                self.guard.leave_to_guard()
+                exchange.run(self.app, environ)
+                self.guard.take_back()
             self._tick()
             self.slot.idle(self.requests, len(self.connections), self.now)
             self._finish(connection, environ)
@@ -506,7 +723,12 @@ class Loop:
             del self.running[task.connection]
             self._finish(task.connection, task.environ)
         while self.queued and self.pool.free:
-            self._begin(*self.queued.popleft())
+            connection = next(iter(self.queued))
+            _, head, content = self.queued.pop(connection)
+            if head is None or content is None:
+                self._proceed(connection)
+            else:
+                self._begin(connection, head, content)
         self._publish()
         if self.pool.free and self.accept_again == _FOREVER:
             self._resume_accepting()
@@ -567,6 +789,8 @@ class Loop:
                 self.ready.append(connection)
             else:
                 self._wait(connection, self.parked)
+            if self.handing:
+                self._hand_over()
         elif connection.buffer or connection.note:
             self._linger(connection)
         else:
@@ -594,7 +818,7 @@ class Loop:
         """Nothing came in time. Or it did, and others are ahead of it: one poll reports so many at most."""
         try:
             if connection.socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
-                self._receive(connection)
+                self._react(connection)
                 return
         except OSError:
             pass
@@ -665,6 +889,14 @@ class Loop:
             pid=self.pid,
         )
         self.access_log.file.add(self.access_log.line(record))
+
+
+class Queued(NamedTuple):
+    """What waits for a thread, and since when. Without a head, what has come is still to be read."""
+
+    since: float
+    head: Optional[Head]
+    content: Optional[BinaryIO]
 
 
 class Task(NamedTuple):

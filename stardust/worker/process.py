@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Optional
 from stardust import accesslog, system
 from stardust.channel import Channel, clipped
 from stardust.errors import AppLoadError, Exit
+from stardust.handoff import Link
 from stardust.load import load
 from stardust.log import Log
 from stardust.logfile import LogFile
@@ -34,12 +35,14 @@ _IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal
 
 class Inheritance(NamedTuple):
     """What every worker of a generation gets from its zygote. `app` is None if each worker loads its own;
-    `log_descriptor` is that of the access log, None if there is none."""
+    `log_descriptor` is that of the access log, None if there is none; `link` leads to its siblings, None if
+    there can be none."""
 
     generation: int
     config: Config
     doors: Sequence[Door]
     scoreboard: Scoreboard
+    link: Optional[Link]
     log: Log
     log_descriptor: Optional[int]
     app: Optional[Callable[..., Any]]
@@ -82,7 +85,9 @@ def run(
         log,
         slot=slot,
         access_log=None if file is None else AccessLog(file, accesslog.formatter(config.access_log_format)),
+        link=heritage.link,
         replaceable=lambda: channel is None or scoreboard.replaceable,
+        stopping=lambda: scoreboard.stopping,
         announce=lambda kind: channel is not None and channel.send(kind),
         report=complaints.recorder(log) if log.sink.journal else None,
     )
@@ -91,6 +96,8 @@ def run(
         orders = Orders(channel, loop, file)
         loop.watch(channel.fileno(), orders.take)
         channel.send("ready")
+    if loop.guard is not None:
+        loop.guard.start()
     loop.run()
     if file is not None:
         file.flush()

@@ -85,13 +85,12 @@ def listener(base: Environ, address: Address, host: str, scheme: str = "http") -
     return {**base, "SERVER_NAME": _bracketed(name), "SERVER_PORT": port, "wsgi.url_scheme": scheme}
 
 
-def connection(base: Environ, peer: object) -> Environ:
-    """What holds for every request of a connection. `peer` is the address that accept() gave.
+def connection(base: Environ, host: str, port: str) -> Environ:
+    """What holds for every request of a connection; `host` and `port` are those of `remote`.
 
     REMOTE_ADDR is a plain IP address and REMOTE_PORT its port in digits; both are "" for a UNIX socket's
     peer.
     """
-    host, port = remote(peer)
     return {**base, "REMOTE_ADDR": host, "REMOTE_PORT": port}
 
 

@@ -13,6 +13,7 @@ import pytest
 from stardust import system, zygote
 from stardust.address import Address
 from stardust.channel import Channel, pair
+from stardust.handoff import Link
 from stardust.listener import Listener
 from stardust.log import Log, Sink
 from stardust.scoreboard import BUSY, Entry, Scoreboard
@@ -24,8 +25,9 @@ from stardust.supervisor.plan import Policy
 
 
 @pytest.mark.parametrize("logs", [False, True], ids=["no log", "log"])
+@pytest.mark.parametrize("alone", [False, True], ids=["pool", "alone"])
 def test_zygote_understands_its_first_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: bool, alone: bool
 ) -> None:
     monkeypatch.setattr(system, "name_process", lambda name, title: None)
     access_log = str(tmp_path / "access.log") if logs else ""
@@ -34,6 +36,7 @@ def test_zygote_understands_its_first_message(
     )
     addresses = [Address("tcp", "127.0.0.1", 80, ""), Address("unix", "", 0, "/run/x.sock")]
     scoreboard = Scoreboard.create()
+    link = Link.create()
     with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
         listeners = [
             Listener(table.name, sock, where, inherited, table)
@@ -43,7 +46,9 @@ def test_zygote_understands_its_first_message(
         ]
         generation = Generation(4, config, listeners)
         generation.open_request_log(Log("test"))
-        content, descriptors = generation.first_message(scoreboard, Sink("/journal", stamped=False))
+        content, descriptors = generation.first_message(
+            scoreboard, Sink("/journal", stamped=False), None if alone else link
+        )
         ours, theirs = pair()
         with ours, theirs:
             assert Channel(ours).send("generation", content, descriptors)
@@ -60,6 +65,12 @@ def test_zygote_understands_its_first_message(
     scoreboard.slot(7).born(4711, 4, 1.0)
     assert heritage.scoreboard.read(7).pid == 4711
     assert (heritage.log_descriptor is not None) == logs
+    assert (heritage.link is None) == alone
+    link.nudge()
+    if heritage.link is not None:
+        assert heritage.link.take() is None
+        heritage.link.close()
+    link.close()
     for door in heritage.doors:
         door.socket.close()
     if generation.requests is not None:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from stardust.address import Address
 from stardust.errors import ClientGone
 from stardust.worker.connection import READING, SENDING, Connection
 from stardust.wsgi.input import Spool
 
 PATIENCE = 20.0  # s; far beyond what anything takes
+WHERE = Address("unix", path="/run/app.sock")
 PIECE = bytes(range(256)) * 256
 
 
@@ -29,7 +31,7 @@ class Pair:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         number = ours.detach()
         sock = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM, 0, number)
-        self.connection = Connection(sock, number, {"REMOTE_ADDR": ""}, most_unsent, patience)
+        self.connection = Connection(sock, number, WHERE, {"REMOTE_ADDR": ""}, most_unsent, patience)
 
     def read(self, size: int) -> bytes:
         received = bytearray()
@@ -162,7 +164,7 @@ def test_reset_on_close() -> None:
         accepted, _ = listener.accept()
     number = accepted.detach()
     sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, number)
-    connection = Connection(sock, number, {"REMOTE_ADDR": ""}, 0, 1.0)
+    connection = Connection(sock, number, WHERE, {"REMOTE_ADDR": ""}, 0, 1.0)
     connection.reset_on_close()
     connection.close()
     with client, pytest.raises(ConnectionResetError):

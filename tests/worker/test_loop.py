@@ -1201,7 +1201,13 @@ class TestLeaving:
             server.ask(lambda loop: loop.epoll.unregister(descriptor))
             with Client(server.address) as client:
                 client.send(request("GET", "/"))
-                server.ask(lambda loop: loop.look())
+
+                def told(loop: Loop) -> int:
+                    loop.epoll.register(descriptor, 0)
+                    loop.look()
+                    return len(loop.connections)
+
+                assert server.ask(told) == 1
                 assert client.receive().status == 200
 
     def test_not_while_nobody_could_follow(self, kept: Config) -> None:

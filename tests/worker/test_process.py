@@ -20,6 +20,7 @@ import pytest
 from stardust import settings, system
 from stardust.channel import Channel, Message, pair
 from stardust.errors import Exit
+from stardust.handoff import Link
 from stardust.log import Sink
 from stardust.scoreboard import BUSY, IDLE, Entry, Scoreboard
 from stardust.settings import Config
@@ -36,6 +37,7 @@ import json, socket, sys
 from stardust import settings
 from stardust.address import Address
 from stardust.channel import Channel
+from stardust.handoff import Link
 from stardust.load import load
 from stardust.log import Log, Sink
 from stardust.scoreboard import Scoreboard
@@ -51,6 +53,7 @@ heritage = process.Inheritance(
     config=config,
     doors=[Door(listener, Address("tcp", "127.0.0.1", 80), own=False)],
     scoreboard=Scoreboard(order["scoreboard"]),
+    link=None if order["link"] is None else Link.adopt(*order["link"]),
     log=Log("generation 7", sink=Sink(*order["sink"])),
     log_descriptor=order["log"],
     app=load(config.app) if config.preload else None,
@@ -83,6 +86,7 @@ class Worker:
         self.said_reader, self.said_writer = os.pipe()
         ours, theirs = pair()
         self.channel = Channel(ours)
+        self.link = Link.create()
         self.stacks = os.memfd_create("stacks")
         log = self.opened_log()
         order = {
@@ -94,6 +98,7 @@ class Worker:
             "sink": sink,
             "stacks": self.stacks,
             "channel": None if alone else theirs.fileno(),
+            "link": None if alone else self.link.descriptors,
         }
         with theirs:
             self.process = subprocess.Popen(
@@ -107,6 +112,7 @@ class Worker:
                     log,
                     self.said_writer,
                     self.stacks,
+                    *self.link.descriptors,
                 ],
             )
         os.close(log)
@@ -122,6 +128,7 @@ class Worker:
         assert self.process.stderr is not None
         self.process.stderr.close()
         self.channel.close()
+        self.link.close()
         self.listener.close()
         for descriptor in (
             self.pidfd,
@@ -281,13 +288,27 @@ def test_it_finishes_what_was_begun(worker: Worker) -> None:
     with worker.connected() as client:
         client.sendall(b"GET /a HTTP/1.1\r\n")
         worker.get("/b")  # by now the other one was accepted too
-        worker.channel.send("retire")
+        worker.channel.send("stop")
         client.sendall(b"Host: test\r\n\r\n")
         received = b""
         while more := client.recv(65536):
             received += more
     assert received.endswith(b"\r\n\r\n/a")
     assert worker.ended() == Exit.OK
+
+
+def test_retired_it_gives_away_what_waits(worker: Worker) -> None:
+    with worker.connected() as client:
+        client.sendall(b"GET /a HTTP/1.1\r\n")
+        worker.get("/b")
+        worker.channel.send("retire")
+        assert worker.ended() == Exit.OK
+        taken = worker.link.take()
+        assert taken is not None
+        sock, passage = taken
+        sock.send(passage.data)
+        sock.close()
+        assert client.recv(100) == b"GET /a HTTP/1.1\r\n"
 
 
 def test_the_limit_of_requests(tmp_path: Path, config: Config) -> None:

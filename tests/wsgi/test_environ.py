@@ -27,7 +27,7 @@ def head(target: str = "/", fields: Optional[dict[str, str]] = None, length: int
 def build(request: Head, received: Optional[int] = None) -> environ.Environ:
     """All four layers."""
     listening = environ.listener(SERVER, Address("tcp", "127.0.0.1", 5000), "")
-    connected = environ.connection(listening, ("192.0.2.1", 4711))
+    connected = environ.connection(listening, "192.0.2.1", "4711")
     return environ.environ(connected, request, io.BytesIO(), received)
 
 
@@ -196,7 +196,7 @@ def test_the_scheme_may_be_another() -> None:
     ],
 )
 def test_the_peer(peer: object, expected: tuple[str, str]) -> None:
-    result = environ.connection(SERVER, peer)
+    result = environ.connection(SERVER, *environ.remote(peer))
     assert (result["REMOTE_ADDR"], result["REMOTE_PORT"]) == expected
 
 

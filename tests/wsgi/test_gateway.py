@@ -46,7 +46,7 @@ def head(line: str = "GET / HTTP/1.1") -> Head:
 def environ(request: Head, errors: TextIO) -> Environ:
     base = environs.server(multithread=False, multiprocess=True, errors=errors, file_wrapper=FileWrapper)
     listening = environs.listener(base, Address("tcp", "127.0.0.1", 5000), "")
-    connected = environs.connection(listening, ("192.0.2.1", 4711))
+    connected = environs.connection(listening, "192.0.2.1", "4711")
     return environs.environ(connected, request, io.BytesIO())
 
 
