@@ -11,7 +11,7 @@ A message is one connection, or a nudge: "somebody look at the listeners". What 
     the listener that accepted it         the address; by it the receiver finds what holds for it
     the peer                              what REMOTE_ADDR and REMOTE_PORT say
     requests it has carried               for max-keepalive-reqs
-    when its request and its wait began   monotonic seconds; no time limit begins anew
+    when its request and its wait began   monotonic seconds; who has waited too long goes no further
     what came of its next request         at most MOST_DATA bytes, as they came
 
 Rules:

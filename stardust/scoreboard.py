@@ -6,8 +6,8 @@ half-written text, never a half-written number (all numbers are aligned words of
 of the monotonic clock.
 
 The first bytes of the header tell workers whether a successor could be forked: one that has reached its
-own limit goes on serving while there is nobody to replace it; and whether the whole server stops: then nobody
-follows who could take over a connection.
+own limit goes on serving while there is nobody to replace it; whether the whole server stops: then nobody
+follows who could take over a connection; and how many slots were ever used.
 
 Runs in the application's interpreter too.
 """
@@ -22,6 +22,8 @@ from typing import NamedTuple
 SLOTS = 1024
 _HEADER = 4096
 _SLOT = 512
+_COUNT = struct.Struct("q")
+_COUNT_AT = 8
 
 # A slot: process id and generation; heartbeat; dismissal; then what every request writes, in two parts that
 # overlap in the middle, so that beginning and end of a request are one store each (some 0.2 µs).
@@ -29,6 +31,7 @@ _BORN = struct.Struct("qq")
 _HEARTBEAT = struct.Struct("d")
 _DISMISSED = struct.Struct("q")
 _IDLE = struct.Struct("qqqqdd")  # requests, connections | state, running, since, deadline
+_COUNTS = struct.Struct("qq")  # requests, connections
 _BUSY = struct.Struct("qqddq256s")  # state, running, since, deadline | length and bytes of the text
 _HEARTBEAT_AT = _BORN.size
 _DISMISSED_AT = _HEARTBEAT_AT + _HEARTBEAT.size
@@ -81,12 +84,26 @@ class Scoreboard:
         """What slot `number` says now."""
         return self.slot(number).read()
 
+    def served(self, since: float, without: int) -> dict[int, int]:
+        """By slot, the number of requests that each worker has served which is idle, or was at `since`: all
+        but the worker in the slot `without`."""
+        served = {}
+        [count] = _COUNT.unpack_from(self._map, _COUNT_AT)
+        for number in range(min(count, SLOTS)):
+            at = _HEADER + number * _SLOT + _IDLE_AT
+            requests, _, state, _, began, _ = _IDLE.unpack_from(self._map, at)
+            if number != without and (state == IDLE or (state == BUSY and began >= since)):
+                served[number] = requests
+        return served
+
     def dismiss(self, number: int) -> None:
         """From now on the worker in this slot accepts nothing, whatever it is doing when the order comes."""
         _DISMISSED.pack_into(self._slot_bytes(number), _DISMISSED_AT, 1)
 
     def clear(self, number: int) -> None:
         """Forget who had the slot: before a worker is forked into it, and after one is gone."""
+        [count] = _COUNT.unpack_from(self._map, _COUNT_AT)
+        _COUNT.pack_into(self._map, _COUNT_AT, max(count, number + 1))
         self._slot_bytes(number)[:] = bytes(_SLOT)
 
     @property
@@ -128,6 +145,10 @@ class Slot:
     def idle(self, requests: int, connections: int, now: float) -> None:
         """No request runs any more."""
         _IDLE.pack_into(self._bytes, _IDLE_AT, requests, connections, IDLE, 0, now, 0.0)
+
+    def count(self, requests: int, connections: int) -> None:
+        """As `idle` does, while requests run."""
+        _COUNTS.pack_into(self._bytes, _IDLE_AT, requests, connections)
 
     def busy(self, running: int, since: float, deadline: float, text: bytes) -> None:
         """`running` requests run; the oldest is `text`, began at `since` and is overdue at `deadline`."""

@@ -56,6 +56,7 @@ FLOORS = {
     "worker.deadlines": 5,
     "worker.outbox": 5,
     "worker.connection": 5,
+    "worker.balance": 5,
     "worker.guard": 5,
     "worker.loop": 5,
     "worker.process": 5,

@@ -78,11 +78,33 @@ def test_the_text(board: Scoreboard, text: bytes, shown: str) -> None:
     assert board.read(0).text == shown
 
 
+def test_who_could_serve_more(board: Scoreboard) -> None:
+    """Idle ones, and those that were at the given moment; of the others nobody knows when they are free."""
+    for number in range(6):
+        board.clear(number)
+        board.slot(number).born(100 + number, 1, 0.0)
+    for number in range(1, 6):
+        board.slot(number).idle(10 * number, 1, 5.0)
+    board.slot(2).busy(1, 7.0, 0.0, b"GET /long")
+    board.slot(3).busy(1, 9.0, 0.0, b"GET /short")
+    board.slot(3).count(31, 1)
+    board.clear(4)
+    assert board.served(8.0, without=5) == {1: 10, 3: 31}
+
+
+def test_as_many_slots_as_there_are(board: Scoreboard) -> None:
+    board.clear(SLOTS - 1)
+    board._map[8:16] = b"\x7f" * 8
+    assert board.served(0.0, without=0) == {}
+
+
 def test_another_process_sees_it(board: Scoreboard) -> None:
     other = Scoreboard(os.dup(board.descriptor))
     for value in (True, False, True):
         board.replaceable = value
+        board.stopping = not value
         assert other.replaceable is value
+        assert other.stopping is not value
     other.slot(5).born(1, 2, 3.0)
     assert board.read(5).generation == 2
     os.close(other.descriptor)

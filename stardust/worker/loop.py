@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import os
 import random
 import select
@@ -32,7 +33,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple, Optional
 
@@ -49,6 +50,7 @@ from stardust.log import Log
 from stardust.logfile import LogFile
 from stardust.scoreboard import Slot
 from stardust.settings import Config
+from stardust.worker.balance import Balance
 from stardust.worker.connection import LINGERING, READING, SENDING, SERVING, Connection
 from stardust.worker.deadlines import Waiting
 from stardust.worker.guard import PATIENCE, Guard
@@ -92,7 +94,8 @@ class AccessLog(NamedTuple):
 class Loop:
     """One worker's. `run` returns when the worker is to exit: it was asked to leave, and holds nothing more.
 
-    `link` leads to the siblings, None without any; `replaceable` says whether a successor could be forked for
+    `link` leads to the siblings, None without any; `served(since)` says by slot how many requests each has
+    served that is free, or was then; `replaceable` says whether a successor could be forked for
     a worker that reached its limit of requests, `stopping` whether the whole server stops; `announce(kind)`
     tells the supervisor; `report` is told what is wrong with the application, instead of `wsgi.errors`.
     """
@@ -107,6 +110,7 @@ class Loop:
         slot: Slot,
         access_log: Optional[AccessLog] = None,
         link: Optional[Link] = None,
+        served: Callable[[float], Mapping[int, int]] = lambda since: {},
         replaceable: Callable[[], bool] = lambda: True,
         stopping: Callable[[], bool] = lambda: False,
         announce: Callable[[str], object] = lambda kind: None,
@@ -118,6 +122,8 @@ class Loop:
         self.slot = slot
         self.access_log = access_log
         self.link = link
+        self.served = served
+        self.balance = Balance()
         self.replaceable = replaceable
         self.stopping = stopping
         self.announce = announce
@@ -217,6 +223,8 @@ class Loop:
             events = poll(-1 if wait == _FOREVER else max(wait, 0.0), _MOST_EVENTS)
             self._tick()
             looked = self.looked = self.now  # what came later, nobody has seen yet: it is not late
+            if self.requests >= self.balance.after and looked >= self.balance.again:
+                self._level(events)
             for descriptor, _ in events:
                 connection = connections.get(descriptor)
                 if connection is not None:
@@ -430,7 +438,8 @@ class Loop:
             pass
 
     def _keep_waiting(self, connection: Connection, since: float) -> None:
-        """Its wait is as old as it was: if it has been too long, that is found when it moves."""
+        """A wait that has been too long ends with the move; any other begins anew, for a queue is in order of
+        arrival. So nobody waits more than twice as long as he should, however often he moves."""
         for queue, act in self.queues:
             if connection.queue is queue:
                 began = connection.began if queue is self.reading_heads else since
@@ -455,8 +464,18 @@ class Loop:
         if not self.link.give(connection.number, passage):
             return False
         self.queued.pop(connection, None)
+        if connection in self.ready:
+            self.ready.remove(connection)
         self._drop(connection)
         return True
+
+    def _level(self, events: Sequence[tuple[int, int]]) -> None:
+        """Leave some of those who ask just now to siblings, if they have less to do."""
+        excess = self.balance.excess(self.requests, self.served(self.now - PATIENCE), self.now)
+        if excess and self.accepting:
+            connections = filter(None, (self.connections.get(descriptor) for descriptor, _ in events))
+            asking = [each for each in connections if each.stage == READING and each.queue is not None]
+            self._give_all(asking[: math.ceil(len(asking) * excess)])
 
     def relieve(self, lasted: float) -> None:
         """Look after everybody but the connection that the application is serving.
@@ -465,9 +484,7 @@ class Loop:
         own thread is inside the application until this has returned.
         """
         self._tick()
-        for waiting in [*self.ready]:
-            if self._give(waiting):
-                self.ready.remove(waiting)
+        self._give_all([*self.ready])
         for descriptor, _ in self.epoll.poll(0, _MOST_EVENTS):
             connection = self.connections.get(descriptor)
             if connection is None:
@@ -738,6 +755,7 @@ class Loop:
         for connection, began in self.running.items():
             limit = self.config.request_timeout
             deadline = began + limit if limit else 0.0
+            self.slot.count(self.requests, len(self.connections))
             self.slot.busy(len(self.running), began, deadline, connection.label)
             return
         self.slot.idle(self.requests, len(self.connections), self.now)

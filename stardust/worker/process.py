@@ -86,6 +86,7 @@ def run(
         slot=slot,
         access_log=None if file is None else AccessLog(file, accesslog.formatter(config.access_log_format)),
         link=heritage.link,
+        served=lambda since: scoreboard.served(since, slot_number),
         replaceable=lambda: channel is None or scoreboard.replaceable,
         stopping=lambda: scoreboard.stopping,
         announce=lambda kind: channel is not None and channel.send(kind),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import gc
 import gzip
 import hashlib
@@ -22,7 +23,7 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -36,6 +37,7 @@ import pytest
 from stardust import accesslog
 from stardust.accesslog import Record
 from stardust.address import Address
+from stardust.handoff import Link, Passage
 from stardust.log import Log
 from stardust.logfile import LogFile
 from stardust.scoreboard import BUSY, IDLE, Entry, Scoreboard
@@ -99,6 +101,8 @@ class Server:
         config: Config,
         doors: Sequence[Door] = (),
         replaceable: Callable[[], bool] = lambda: True,
+        link: Link | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self.clock = Clock()
         self.records: list[Record] = []
@@ -115,7 +119,9 @@ class Server:
             Log("worker 0", "critical"),
             slot=self.board.slot(0),
             access_log=AccessLog(self._file, self._recorded),
+            link=link,
             replaceable=replaceable,
+            stopping=stopping,
             announce=self.announced.append,
         )
         self._orders: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
@@ -216,6 +222,10 @@ class Server:
     def _recorded(self, record: Record) -> str:
         self.records.append(record)
         return "a line"
+
+
+Shared = Callable[[App, Config], Server]
+"""Makes a server that has siblings, as far as it knows: the test holds the other end of the link."""
 
 
 def tcp_door(own: bool = True, sock: socket.socket | None = None) -> Door:
@@ -1345,6 +1355,562 @@ class TestLeaving:
 
 
 # --- the pause before an idle exit -------------------------------------------------------------------------
+
+
+# --- siblings ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sibling() -> Iterator[Sibling]:
+    with Sibling() as sibling:
+        yield sibling
+
+
+@pytest.fixture
+def shared(sibling: Sibling) -> Shared:
+    return functools.partial(Server, link=sibling.link)
+
+
+class Taken(NamedTuple):
+    """A connection as a sibling gets it."""
+
+    socket: socket.SocketType
+    passage: Passage
+
+    def answer(self) -> None:
+        """Answers what came, which is to be a whole request, and ends the connection."""
+        self.socket.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+        self.socket.close()
+
+
+class Sibling:
+    """The other worker: it takes what this one gives, and gives what this one takes."""
+
+    def __init__(self) -> None:
+        self.link = Link.create()
+        self._ends = socket.socketpair()
+        self._held: list[socket.SocketType] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.link.close()
+        for sock in [*self._ends, *self._held]:
+            sock.close()
+
+    def taken(self) -> Taken:
+        assert select.select([self.link], [], [], PATIENCE)[0], "nothing was given"
+        connection = self.link.take()
+        assert connection is not None, "it is a nudge"
+        self._held.append(connection[0])
+        return Taken(*connection)
+
+    def nothing(self) -> None:
+        """Nothing more was given."""
+        with pytest.raises(BlockingIOError):
+            self.link.take()
+
+    def have_it_leave(self, loop: Loop) -> None:
+        """And find no room for anybody; `taken` makes some."""
+        while self.link.give(self._ends[0].fileno(), passage(b"")):
+            pass
+        loop.leave()
+
+
+def passage(data: bytes, **more: Any) -> Passage:
+    return Passage(Address("tcp", "192.0.2.1", 80), "192.0.2.2", "4711", 2, 0.0, 1000.0, data)._replace(
+        **more
+    )
+
+
+HALF_HEAD = b"GET /half HTTP/1.1\r\nHo"
+HALF_BODY = request("POST", "/half", body=b"x" * 1000)[:-100]
+LARGE_BODY = request("POST", "/large", body=bytes(100_000))
+
+
+class TestGiving:
+    """What a sibling gets from this worker."""
+
+    def test_whoever_waits_goes_when_it_leaves(self, kept: Config, shared: Shared, sibling: Sibling) -> None:
+        with (
+            shared(echo, replace(kept, keepalive_timeout=10.0)) as server,
+            Client(server.address) as parked,
+            Client(server.address) as fresh,
+            Client(server.address) as head,
+            Client(server.address) as body,
+        ):
+            parked.get()
+            parked.get()
+            server.settled()
+            server.until(lambda loop: len(loop.fresh.members) == 3)
+            server.advance(1)
+            head.send(HALF_HEAD)
+            body.send(HALF_BODY)
+            server.until(lambda loop: loop.reading_heads.members and loop.reading_bodies.members)
+            server.advance(1)
+            server.leave()
+            server.ended()
+            given = {client.socket.getsockname()[1]: client for client in (parked, fresh, head, body)}
+            passages = {}
+            for _ in given:
+                sock, what = sibling.taken()
+                assert what.listener == server.doors[0].address
+                passages[given[int(what.port)]] = (what.requests, what.began, what.since, what.data)
+                sock.close()
+            assert passages == {
+                parked: (2, 0.0, 1000.0, b""),
+                fresh: (0, 0.0, 1000.0, b""),
+                head: (0, 1001.0, 1001.0, HALF_HEAD),
+                body: (0, 1001.0, 1001.0, HALF_BODY),
+            }
+            assert server.announced == ["leaving"]
+
+    def test_a_request_is_finished_and_its_connection_goes(
+        self, kept: Config, shared: Shared, sibling: Sibling
+    ) -> None:
+        """No response says that the connection ends, for it does not."""
+        gate = Gate()
+        with shared(gated(gate), kept) as server, Client(server.address) as client:
+            client.send(request("GET", "/wait"))
+            gate.reached()
+            server.order(server.loop.leave)
+            gate.open()
+            answer = client.receive()
+            assert (answer.body, answer.closes) == (b"GET /wait\n", False)
+            client.send(request("GET", "/next"))
+            assert sibling.taken().passage.requests == 1
+            server.ended()
+
+    def test_a_response_that_is_read_slowly_comes_first(
+        self, kept: Config, shared: Shared, sibling: Sibling
+    ) -> None:
+        with shared(with_large(), kept) as server, Client(server.address, 4096) as client:
+            client.send(request("GET", "/large") + request("GET", "/next"))
+            server.until(lambda loop: loop.sending.members)
+            server.leave()
+            assert len(client.receive().body) == 20 * len(PATTERN)
+            assert sibling.taken().passage.data == request("GET", "/next")
+            server.ended()
+
+    @pytest.mark.parametrize("coding", ["length", "chunked"])
+    def test_a_larger_body_is_read_here(
+        self, kept: Config, shared: Shared, sibling: Sibling, coding: str
+    ) -> None:
+        content = bytes(100_000)
+        sent = request("POST", "/", body=content)
+        if coding == "chunked":
+            sent = request("POST", "/", "Transfer-Encoding: chunked") + chunked(content)
+        with shared(echo, kept) as server, Client(server.address) as client:
+            client.send(sent[:-1])
+            server.until(lambda loop: [c for c in loop.reading_bodies.members if c.received is None])
+            server.leave()
+            client.send(sent[-1:])
+            assert client.receive().body == b"POST /\n" + content
+            sibling.taken()
+            server.ended()
+
+    @pytest.mark.parametrize("size", [1, 7, 1000, 100_000])
+    def test_a_body_in_pieces_goes_as_it_came(
+        self, kept: Config, shared: Shared, sibling: Sibling, size: int
+    ) -> None:
+        sent = request("POST", "/", "Transfer-Encoding: chunked") + chunked(b"abc" * 100, b"def" * 100)
+        with shared(echo, kept) as server, Client(server.address) as client:
+            for start in range(0, len(sent) - 1, size):
+                client.send(sent[start : min(start + size, len(sent) - 1)])
+            server.until(lambda loop: [c for c in loop.reading_bodies.members if c.received == sent[:-1]])
+            server.leave()
+            assert sibling.taken().passage.data == sent[:-1]
+            server.ended()
+
+    def test_who_finds_no_room_is_served_here(self, kept: Config, shared: Shared, sibling: Sibling) -> None:
+        with shared(echo, kept) as server, Client(server.address) as client:
+            client.get()
+            server.ask(sibling.have_it_leave)
+            assert not client.get("/2").closes
+            server.advance(0.01)
+            assert not client.get("/3").closes
+            for _ in range(2):
+                sibling.taken().socket.close()
+            server.settled()
+            server.advance(0.01)
+            server.ended()
+            given = sibling.taken()
+            while given.passage.host != "127.0.0.1":
+                given.socket.close()
+                given = sibling.taken()
+            assert given.passage.requests == 3
+            given.socket.close()
+
+    @pytest.mark.parametrize("first", ["server stops", "worker leaves"])
+    def test_nothing_goes_when_the_server_stops(self, kept: Config, sibling: Sibling, first: str) -> None:
+        stopping: list[bool] = []
+        with (
+            Server(echo, kept, link=sibling.link, stopping=lambda: bool(stopping)) as server,
+            Client(server.address) as client,
+        ):
+            client.get()
+            server.settled()
+            if first == "worker leaves":
+                server.ask(sibling.have_it_leave)
+            stopping.append(True)
+            while select.select([sibling.link], [], [], 0)[0]:
+                sibling.taken().socket.close()
+            if first == "worker leaves":
+                server.advance(0.01)
+            else:
+                server.leave(final=True)
+            assert client.get().closes
+            server.ended()
+            sibling.nothing()
+
+
+class TestTaking:
+    """What this worker gets from a sibling."""
+
+    @pytest.fixture
+    def guest(self) -> Iterator[tuple[Client, socket.socket]]:
+        """A client and its connection, of which some sibling knew."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = Client(listener.getsockname())
+            sock = listener.accept()[0]
+        with client, sock:
+            yield client, sock
+
+    @pytest.mark.parametrize("here", [0, 3, 10, None], ids=lambda here: f"{here} bytes here")
+    def test_a_request_goes_on(
+        self,
+        kept: Config,
+        shared: Shared,
+        sibling: Sibling,
+        guest: tuple[Client, socket.socket],
+        here: int | None,
+    ) -> None:
+        """Some of it came to the sibling, some waits in the socket, some is still to come."""
+        client, sock = guest
+        whole = request("POST", "/a", body=b"content")
+        with shared(echo, kept) as server:
+            client.send(whole[:20][here:] if here is not None else b"")
+            sibling.link.give(sock.fileno(), passage(whole[:20][:here], began=999.0))
+            sock.close()
+            client.send(whole[20:])
+            assert client.receive().body == b"POST /a\ncontent"
+            assert client.get("/b").status == 200
+            server.settled()
+            assert server.records[0].when == EPOCH + 999.0
+
+    @pytest.mark.parametrize("known", [False, True], ids=["unknown listener", "known listener"])
+    def test_the_environ(
+        self, kept: Config, shared: Shared, sibling: Sibling, guest: tuple[Client, socket.socket], known: bool
+    ) -> None:
+        """A listener that this generation is without still says what SERVER_NAME is."""
+        seen: list[Environ] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            seen.append(environ)
+            return echo(environ, start_response)
+
+        client, sock = guest
+        with shared(app, kept) as server:
+            where = server.doors[0].address if known else Address("tcp", "192.0.2.1", 8000)
+            sibling.link.give(sock.fileno(), passage(request("GET", "/"), listener=where))
+            assert client.receive().status == 200
+        told = [seen[0][key] for key in ("SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR", "REMOTE_PORT")]
+        assert told == [where.host, str(where.port), "192.0.2.2", "4711"]
+        assert seen[0]["wsgi.url_scheme"] == "http"
+
+    def test_its_requests_count(
+        self, kept: Config, shared: Shared, sibling: Sibling, guest: tuple[Client, socket.socket]
+    ) -> None:
+        client, sock = guest
+        with shared(echo, replace(kept, max_keepalive_reqs=4)):
+            sibling.link.give(sock.fileno(), passage(b"", requests=2))
+            assert not client.get("/3").closes
+            assert client.get("/4").closes
+
+    @pytest.mark.parametrize("came", ["nothing", "half a head"])
+    def test_no_limit_begins_anew(
+        self, kept: Config, shared: Shared, sibling: Sibling, guest: tuple[Client, socket.socket], came: str
+    ) -> None:
+        client, sock = guest
+        config = replace(kept, keepalive_timeout=10.0, header_timeout=10.0)
+        with shared(echo, config):
+            if came == "nothing":
+                sibling.link.give(sock.fileno(), passage(b"", since=990.0))
+            else:
+                sibling.link.give(sock.fileno(), passage(HALF_HEAD, began=990.0, since=1000.0))
+            sock.close()
+            if came == "half a head":
+                assert client.receive().status == 408
+            client.ended()
+
+    def test_what_came_in_time_is_served(
+        self, kept: Config, shared: Shared, sibling: Sibling, guest: tuple[Client, socket.socket]
+    ) -> None:
+        client, sock = guest
+        with shared(echo, kept):
+            client.send(request("GET", "/"))
+            sibling.link.give(sock.fileno(), passage(b"", since=1.0))
+            assert client.receive().status == 200
+
+    def test_a_client_that_has_gone(
+        self, kept: Config, shared: Shared, sibling: Sibling, guest: tuple[Client, socket.socket]
+    ) -> None:
+        client, sock = guest
+        client.reset()
+        with shared(echo, kept) as server:
+            sibling.link.give(sock.fileno(), passage(b""))
+            sock.close()
+            server.until(lambda loop: not select.select([sibling.link], [], [], 0)[0])
+            with Client(server.address) as other:
+                assert other.get().status == 200
+                assert len(server.loop.connections) == 1
+
+    def test_what_is_no_connection(self, kept: Config, shared: Shared, sibling: Sibling) -> None:
+        with shared(echo, kept) as server, Client(server.address) as client, open(os.devnull) as file:
+            sibling.link.give(file.fileno(), passage(b""))
+            sibling.link._writer.send(b"hello")
+            sibling.link.nudge()
+            server.until(lambda loop: not select.select([sibling.link], [], [], 0)[0])
+            assert client.get().status == 200
+            assert len(server.loop.connections) == 1
+
+    def test_it_leaves_with_nothing_untaken(
+        self, kept: Config, shared: Shared, sibling: Sibling, guest: tuple[Client, socket.socket]
+    ) -> None:
+        """Nobody follows who could: at the end of the server the last worker takes what is in between."""
+        client, sock = guest
+        with shared(echo, kept) as server:
+            server.ask(lambda loop: loop.pause())
+            sibling.link.give(sock.fileno(), passage(request("GET", "/")))
+            sock.close()
+            server.leave(final=True)
+            assert client.receive().closes
+            server.ended()
+
+    def test_a_pause_counts_it(
+        self, kept: Config, shared: Shared, sibling: Sibling, guest: tuple[Client, socket.socket]
+    ) -> None:
+        _, sock = guest
+        with shared(echo, kept) as server:
+            sibling.link.give(sock.fileno(), passage(b""))
+            server.ask(lambda loop: loop.pause())
+            assert len(server.loop.connections) == 1
+
+    def test_nobody_leaves_it_in_a_pause(
+        self, kept: Config, shared: Shared, sibling: Sibling, guest: tuple[Client, socket.socket]
+    ) -> None:
+        client, sock = guest
+        with shared(echo, kept) as server:
+            server.ask(lambda loop: loop.pause())
+            sibling.link.give(sock.fileno(), passage(request("GET", "/")))
+            assert server.ask(lambda loop: len(loop.connections)) == 0
+            server.ask(lambda loop: loop.resume())
+            assert client.receive().status == 200
+
+
+class TestRelief:
+    """While the application has the loop for long: the guard's work, done here by the test's own thread."""
+
+    def held(self, server: Server, client: Client, gate: Gate) -> None:
+        client.send(request("GET", "/wait"))
+        gate.reached()
+
+    def test_who_asks_goes_and_who_waits_stays(self, shared: Shared, sibling: Sibling) -> None:
+        gate = Gate()
+        with (
+            shared(gated(gate), INLINE) as server,
+            Client(server.address) as busy,
+            Client(server.address) as asking,
+            Client(server.address) as waiting,
+        ):
+            waiting.get()
+            asking.get()
+            self.held(server, busy, gate)
+            asking.send(request("GET", "/a"))
+            busy.send(request("GET", "/more"))
+            server.loop.relieve(0.02)
+            given = sibling.taken()
+            assert given.passage.port == str(asking.socket.getsockname()[1])
+            given.answer()
+            assert asking.receive().status == 204
+            sibling.nothing()
+            gate.open()
+            assert busy.receive().body == b"GET /wait\n"
+            assert busy.receive().body == b"GET /more\n"
+            assert waiting.get().status == 200
+
+    def test_after_a_while_all_go(self, shared: Shared, sibling: Sibling) -> None:
+        """A worker that is killed for its long request takes nobody with it."""
+        gate = Gate()
+        with (
+            shared(gated(gate), INLINE) as server,
+            Client(server.address) as busy,
+            Client(server.address) as waiting,
+        ):
+            waiting.get()
+            self.held(server, busy, gate)
+            server.loop.relieve(1.0)
+            assert sibling.taken().passage.requests == 1
+            gate.open()
+            assert busy.receive().status == 200
+
+    def test_requests_that_follow_each_other_go_too(self, shared: Shared, sibling: Sibling) -> None:
+        """The next of them is here already, and the kernel says nothing about it."""
+        bell, gate = Gate(), Gate()
+        with (
+            shared(gated(gate), INLINE) as server,
+            Client(server.address) as eager,
+            Client(server.address) as busy,
+        ):
+            eager.get()
+            server.until(lambda loop: len(loop.connections) == 2)
+            server.order(bell.wait)
+            bell.reached()
+            eager.send(request("GET", "/1") + request("GET", "/2"))
+            ours = [connection.socket for connection in server.loop.connections.values()]
+            assert select.select(ours, [], [], PATIENCE)[0]  # its turn comes first
+            busy.send(request("GET", "/wait"))
+            bell.open()
+            gate.reached()
+            assert eager.receive().body == b"GET /1\n"
+            server.loop.relieve(0.02)
+            assert sibling.taken().passage.data == request("GET", "/2")
+            gate.open()
+            assert busy.receive().status == 200
+
+    def test_a_slow_reader_goes_on_reading(self, shared: Shared) -> None:
+        gate = Gate()
+        with (
+            shared(with_large(gated(gate)), INLINE) as server,
+            Client(server.address) as busy,
+            Client(server.address, 4096) as slow,
+        ):
+            slow.send(request("GET", "/large"))
+            server.until(lambda loop: loop.sending.members)
+            self.held(server, busy, gate)
+            received = 0
+            while received < 20 * len(PATTERN):
+                received += len(slow.socket.recv(1 << 20))
+                server.loop.relieve(0.02)
+            gate.open()
+            assert busy.receive().status == 200
+
+    def test_somebody_is_sent_to_the_listener(self, shared: Shared, sibling: Sibling) -> None:
+        """This worker may have been the one that was woken for it; once is enough."""
+        gate = Gate()
+        with shared(gated(gate), INLINE) as server, Client(server.address) as busy:
+            self.held(server, busy, gate)
+            with Client(server.address) as new:
+                new.send(request("GET", "/new"))
+                server.loop.relieve(0.02)
+                server.loop.relieve(0.03)
+                assert sibling.link.take() is None
+                sibling.nothing()
+                gate.open()
+                assert busy.receive().status == 200
+                assert new.receive().status == 200
+
+    def test_a_nudged_worker_looks(self, shared: Shared, sibling: Sibling) -> None:
+        with shared(echo, INLINE) as server:
+            [descriptor] = server.loop.doors
+            server.ask(lambda loop: loop.epoll.unregister(descriptor))
+            with Client(server.address) as client:
+                client.send(request("GET", "/"))
+                server.order(lambda: server.loop.epoll.register(descriptor, 0))
+                sibling.link.nudge()
+                assert client.receive().status == 200
+
+    def test_nothing_goes_when_the_server_stops(self, sibling: Sibling) -> None:
+        gate = Gate()
+        with (
+            Server(gated(gate), INLINE, link=sibling.link, stopping=lambda: True) as server,
+            Client(server.address) as busy,
+            Client(server.address) as asking,
+        ):
+            asking.get()
+            self.held(server, busy, gate)
+            asking.send(request("GET", "/a"))
+            server.loop.relieve(5.0)
+            gate.open()
+            assert asking.receive().body == b"GET /a\n"
+
+
+class TestBusyThreads:
+    """All threads have a request: who comes now waits for one of them, and soon for a sibling's too."""
+
+    ONE_BUSY = replace(THREADS, threads=2)
+
+    def test_a_thread_that_is_free_soon(self, shared: Shared, sibling: Sibling) -> None:
+        gate = Gate()
+        with (
+            shared(gated(gate), self.ONE_BUSY) as server,
+            Client(server.address) as first,
+            Client(server.address) as second,
+            Client(server.address) as third,
+        ):
+            third.get()
+            first.send(request("GET", "/wait"))
+            second.send(request("GET", "/wait"))
+            gate.reached(2)
+            third.send(request("GET", "/a"))
+            server.until(lambda loop: loop.queued)
+            server.advance(0.019)
+            gate.open()
+            assert third.receive().body == b"GET /a\n"
+            sibling.nothing()
+
+    @pytest.mark.parametrize("came", ["head", "body", "half", "large"])
+    def test_a_sibling(self, shared: Shared, sibling: Sibling, came: str) -> None:
+        """Nothing was read of a request without body; a body goes with its head, if it is small enough."""
+        gate = Gate()
+        whole = {
+            "head": request("GET", "/a"),
+            "body": request("POST", "/a", body=b"x" * 1000),
+            "half": HALF_HEAD,
+            "large": LARGE_BODY,
+        }[came]
+        with (
+            shared(gated(gate), self.ONE_BUSY) as server,
+            Client(server.address) as first,
+            Client(server.address) as second,
+            Client(server.address) as third,
+        ):
+            begun = 60 if came in ("body", "large") else 0
+            third.get()
+            third.send(whole[:begun])
+            server.until(lambda loop: not begun or loop.reading_bodies.members)
+            first.send(request("GET", "/wait"))
+            second.send(request("GET", "/wait"))
+            gate.reached(2)
+            third.send(whole[begun:])
+            server.until(lambda loop: loop.queued)
+            server.advance(0.02)
+            if came == "large":
+                gate.open()
+                assert third.receive().body == b"POST /large\n" + bytes(100_000)
+            else:
+                sock, given = sibling.taken()
+                assert given.data + (sock.recv(2000) if not begun else b"") == whole
+                sock.close()
+                gate.open()
+            assert first.receive().status == second.receive().status == 200
+
+    def test_somebody_is_sent_to_the_listener(self, shared: Shared, sibling: Sibling) -> None:
+        """The last thread was taken in the same turn in which the kernel said that somebody comes."""
+        gate = Gate()
+        with (
+            shared(gated(gate), self.ONE_BUSY) as server,
+            Client(server.address) as first,
+            Client(server.address) as second,
+        ):
+            for client in (first, second):
+                client.send(request("GET", "/wait"))
+            gate.reached(2)
+            server.ask(lambda loop: loop.look())
+            assert sibling.link.take() is None
+            gate.open()
+            assert first.receive().status == second.receive().status == 200
 
 
 class TestPausing:
