@@ -5,7 +5,7 @@
 #   make check    format, lint and types only
 #   make live     only the tests that start real servers
 #   make machine  only the tests on a real systemd: Debian 12 and 13, booted in containers; root only
-#   make bench    CPU time and throughput beside other servers
+#   make bench    CPU time, throughput and waits beside other servers
 #   make deb      the Debian package of what is committed, in dist/
 #   make clean    back to a fresh clone
 #
@@ -16,7 +16,7 @@ RUN_PACKAGES  = gcc libc6-dev libsystemd-dev pkg-config python3 python3-dev pyth
 # PyPy is the second interpreter of the tests; systemd brings systemd-analyze and systemd-socket-activate;
 # groff and man-db check the man pages; with debootstrap and systemd-container machines are made and booted.
 TEST_PACKAGES = debootstrap groff-base man-db pypy3 systemd systemd-container
-BENCH_PACKAGES = wrk
+BENCH_PACKAGES = puma wrk
 # Build-Depends of packaging/debian/control, and what Debian takes for granted there.
 DEB_PACKAGES   = build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
 

@@ -9,15 +9,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
+import waits
+from idle import Idle
 from loads import LOADS
 from measure import Measurement
 from servers import SERVERS
+from waits import Wait
 
 REFERENCE = "stardust"
 MIB = 1 << 20
 
 BEGIN = "<!-- written by `make bench`; changes here are lost -->"
 END = "<!-- end of what `make bench` writes -->"
+
+
+class Results(NamedTuple):
+    """Every single measurement of a run."""
+
+    measurements: list[Measurement]
+    waits: list[Wait]
+    idle: list[Idle]
 
 
 class Bar(NamedTuple):
@@ -33,6 +44,12 @@ BARS = (
     Bar("connection", "gunicorn-gthread", 8),
     Bar("connection", "gunicorn-sync", 8),
 )
+
+
+LATER = {"/sleep": 50, "/spin": 100}
+"""By how many ms the slowest answer of a stardust may be slower beside a long request than without one."""
+IDLE_BYTES = 4096
+"""Of memory for an idle connection. The other bars of these: no wake-ups, no connection lost."""
 
 
 class Row(NamedTuple):
@@ -115,11 +132,111 @@ def verdicts(rows: Rows) -> Iterator[str]:
             yield f"- {bar.load}: {bar.server} ≥ {bar.times:g} × {REFERENCE}: {times:.1f} ×, {word}"
 
 
-def page(measurements: Sequence[Measurement], facts: Mapping[str, str], versions: Mapping[str, str]) -> str:
+class WaitRow(NamedTuple):
+    """What the clients of one server met: medians over the rounds, but the slowest answer of all of them."""
+
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    answers: int
+    long: int
+    took_ms: float
+    failed: int
+    late_ms: float
+
+
+WaitRows = Mapping[tuple[str, str], WaitRow]  # (beside, server)
+
+
+def wait_rows(measured: Sequence[Wait]) -> WaitRows:
+    """One row for every server and kind of long request."""
+    rounds: dict[tuple[str, str], list[Wait]] = {}
+    for one in measured:
+        rounds.setdefault((one.beside, one.server), []).append(one)
+    return {key: _wait_row(group) for key, group in rounds.items()}
+
+
+def _wait_row(group: Sequence[Wait]) -> WaitRow:
+    return WaitRow(
+        p50_ms=median(one.p50_ms for one in group),
+        p99_ms=median(one.p99_ms for one in group),
+        max_ms=max(one.max_ms for one in group),
+        answers=sum(one.answers for one in group),
+        long=sum(one.long for one in group),
+        took_ms=median(one.took_ms for one in group),
+        failed=sum(one.failed for one in group),
+        late_ms=max(one.late_ms for one in group),
+    )
+
+
+def wait_tables(rows: WaitRows) -> Iterator[str]:
+    """Lines of Markdown: a table for each kind of long request, and what became of the bars."""
+    for beside in waits.BESIDE:
+        shown = [server.name for server in SERVERS if (beside, server.name) in rows]
+        if not shown:
+            continue
+        yield from (f"### waits: {waits.TITLES[beside]}", "")
+        yield (
+            "| server | p50 ms | p99 ms | slowest ms | answers | failed "
+            "| long answers | took ms | clients late ms |"
+        )
+        yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+        for name in shown:
+            row = rows[beside, name]
+            took = f"{row.took_ms:,.0f}" if row.long else "–"
+            yield (
+                f"| {name} | {row.p50_ms:.2f} | {row.p99_ms:.2f} | {row.max_ms:,.1f} "
+                f"| {row.answers:,} | {row.failed} | {row.long} | {took} | {row.late_ms:.1f} |"
+            )
+        yield ""
+    yield from _wait_verdicts(rows)
+
+
+def _wait_verdicts(rows: WaitRows) -> Iterator[str]:
+    """One line for every bar whose two sides were measured."""
+    for (beside, name), row in rows.items():
+        alone = rows.get(("", name))
+        if beside and alone and name.startswith(REFERENCE):
+            later = row.max_ms - alone.max_ms
+            what = f"waits: {name} beside {beside}, nobody over {LATER[beside]} ms longer than without it"
+            yield _bar(what, f"{max(0.0, later):,.1f} ms", later <= LATER[beside] and not row.failed)
+
+
+def idle_tables(measured: Sequence[Idle]) -> Iterator[str]:
+    """Lines of Markdown: a row for every time it was measured, and what became of the bars."""
+    if not measured:
+        return
+    yield from (f"### idle: {measured[0].connections:,} connections that wait for their next request", "")
+    yield "| server | bytes each | wake-ups | in s | reload s | moved after s | bytes moved | survived |"
+    yield "|---|--:|--:|--:|--:|--:|--:|--:|"
+    for one in measured:
+        yield (
+            f"| {one.server} | {one.bytes_each:,} | {one.wakeups} | {one.watched:g} | {one.reload_s:.2f} "
+            f"| {one.moved_s:.2f} | {one.moved_bytes_each:,} | {one.survived:,} |"
+        )
+    yield ""
+    most = max(max(one.bytes_each, one.moved_bytes_each) for one in measured)
+    yield _bar(f"idle: at most {IDLE_BYTES:,} bytes each", f"{most:,}", most <= IDLE_BYTES)
+    wakeups = sum(one.wakeups for one in measured)
+    yield _bar("idle: no wake-ups", f"{wakeups}", not wakeups)
+    lost = sum(one.connections - one.survived for one in measured)
+    yield _bar("idle: no connection lost by a reload", f"{lost:,}", not lost)
+
+
+def _bar(what: str, found: str, met: bool) -> str:
+    return f"- {what}: {found}, {'met' if met else 'MISSED'}"
+
+
+def page(results: Results, facts: Mapping[str, str], versions: Mapping[str, str]) -> str:
     """The whole report as Markdown. `facts` are lines about the run, `versions` come by server."""
-    measured = rows(measurements)
+    measured = rows(results.measurements)
     lines = [*(f"- {key}: {value}" for key, value in facts.items()), ""]
-    lines += [*tables(measured), *verdicts(measured), ""]
+    for part in (
+        [*tables(measured), *verdicts(measured)],
+        [*wait_tables(wait_rows(results.waits))],
+        [*idle_tables(results.idle)],
+    ):
+        lines += [*part, ""] if part else []
     lines += ["| server | version | settings | command |", "|---|---|---|---|"]
     for server in SERVERS:
         if server.name in versions:

@@ -1,14 +1,17 @@
-"""The benchmark: stardust and its peers side by side, on one core, under the same load from another core.
+"""The benchmark: stardust and its peers side by side, on one core, under the same loads from another core.
 
     python bench/run.py [--rounds N] [--seconds N] [--only NAME,…] [--load NAME,…] [--record]
 
-Needs Linux, two cores, wrk, taskset, and bench/requirements.txt in this interpreter's environment: `make
-bench` sees to them. Prints a page of Markdown; --record also writes it into docs/benchmarks.md, and every
-single measurement into bench/results.json. Exit 1 if a measurement could not be made. docs/benchmarks.md
-explains the method.
+Needs Linux, two cores, wrk, puma, taskset, and bench/requirements.txt in this interpreter's environment:
+`make bench` sees to them. Prints a page of Markdown; --record also writes it into docs/benchmarks.md, and
+every single measurement into bench/results.json. Exit 1 if a measurement could not be made, or if there is
+none to make. docs/benchmarks.md explains the method.
 
     servers.py, loads.py, load.lua    who and what, as data
-    measure.py                        one measurement
+    measure.py                        one measurement of a load of wrk
+    waits.py, clients.py, long.*      one of "waits": who waits while one request takes long
+    idle.py                           one of "idle": 10,000 connections, and a reload
+    processes.py                      a server as processes
     report.py                         medians, ratios, tables; pure
 """
 
@@ -21,56 +24,78 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import idle
 import report
-from loads import LOADS, Load
-from measure import CLIENT_CORE, ENVIRONMENT, SERVER_CORE, WARM_UP, BenchError, Measurement, measure
+import waits
+from loads import LOADS
+from measure import WARM_UP, measure
+from processes import CLIENT_CORE, ENVIRONMENT, HERE, SERVER_CORE, BenchError
 from servers import SERVERS, Server
 
-HERE = Path(__file__).parent
+NAMES = (*(load.name for load in LOADS), waits.NAME, idle.NAME)
 RESULTS = HERE / "results.json"
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
 
 
 def main() -> int:
     options = _options()
+    loads = options.load or NAMES
     servers = [server for server in SERVERS if not options.only or server.name in options.only]
-    loads = [load for load in LOADS if not options.load or load.name in options.load]
+    servers = [server for server in servers if not set(loads).isdisjoint(server.loads)]
+    if not servers:
+        print(f"no server of --only bears a load of --load: {', '.join(loads)}", file=sys.stderr)
+        return 1
     facts = _facts(options.rounds, options.seconds)
     versions = {server.name: _first_line(server.version) for server in servers}
     try:
-        measurements = list(_rounds(servers, loads, options.rounds, options.seconds))
+        results = _measured(servers, loads, options.rounds, options.seconds)
     except BenchError as error:
         print(error, file=sys.stderr)
         return 1
-    facts["other work on the server's core"] = _foreign(measurements)
-    page = report.page(measurements, facts, versions)
+    shares = [*(one.foreign for one in results.measurements), *(one.foreign for one in results.waits)]
+    if shares:
+        facts["other work on the server's core"] = _foreign(shares)
+    page = report.page(results, facts, versions)
     print(page)
     if options.record:
-        _record(page, measurements, facts, versions)
+        _record(page, results, facts, versions)
     return 0
 
 
-def _rounds(
-    servers: Sequence[Server], loads: Sequence[Load], rounds: int, seconds: int
-) -> Iterator[Measurement]:
+def _measured(servers: Sequence[Server], loads: Sequence[str], rounds: int, seconds: int) -> report.Results:
     """Within a load the servers take turns, so that a slow minute of the machine meets all of them; each
-    round another one begins."""
+    round another one begins. Raises BenchError."""
+    results = report.Results([], [], [])
     for number in range(rounds):
         first = number % len(servers)
-        for load in loads:
-            for server in [*servers[first:], *servers[:first]]:
-                if load.name in server.loads:
-                    one = measure(server, load, seconds)
-                    cost = one.cpu * 1e6 / max(1, one.requests)
-                    print(
-                        f"round {number + 1} {load.name:12} {server.name:22} {cost:7.1f} µs/request "
-                        f"{one.requests / one.seconds:8,.0f}/s  foreign {one.foreign:.0%}",
-                        file=sys.stderr,
-                    )
-                    yield one
+        turns = [*servers[first:], *servers[:first]]
+        for name in loads:
+            for server in turns:
+                if name in server.loads:
+                    told = _measure(server, name, seconds, results)
+                    print(f"round {number + 1} {name:12} {server.name:28} {told}", file=sys.stderr)
+    return results
+
+
+def _measure(server: Server, name: str, seconds: int, results: report.Results) -> str:
+    """Add one measurement to the results; what to tell of it. Raises BenchError."""
+    if name == waits.NAME:
+        waited = [waits.measure(server, beside, seconds) for beside in waits.BESIDE]
+        results.waits.extend(waited)
+        slowest = ", ".join(f"{one.max_ms:.1f} ms {one.beside}".strip() for one in waited)
+        return f"slowest {slowest}  foreign {max(one.foreign for one in waited):.0%}"
+    if name == idle.NAME:
+        idled = idle.measure(server)
+        results.idle.append(idled)
+        return f"{idled.bytes_each} bytes each, {idled.survived} survived a reload"
+    [load] = [load for load in LOADS if load.name == name]
+    one = measure(server, load, seconds)
+    results.measurements.append(one)
+    cost = one.cpu * 1e6 / max(1, one.requests)
+    return f"{cost:7.1f} µs/request {one.requests / one.seconds:8,.0f}/s  foreign {one.foreign:.0%}"
 
 
 def _facts(rounds: int, seconds: int) -> dict[str, str]:
@@ -87,8 +112,8 @@ def _facts(rounds: int, seconds: int) -> dict[str, str]:
     }
 
 
-def _foreign(measurements: Sequence[Measurement]) -> str:
-    shares = sorted(one.foreign for one in measurements)
+def _foreign(shares: Sequence[float]) -> str:
+    shares = sorted(shares)
     return f"{shares[len(shares) // 2]:.0%} of the time (median), {shares[-1]:.0%} (worst)"
 
 
@@ -108,16 +133,16 @@ def _first_line(command: Sequence[str]) -> str:
     return run.stdout.partition("\n")[0]
 
 
-def _record(
-    page: str, measurements: Sequence[Measurement], facts: dict[str, str], versions: dict[str, str]
-) -> None:
-    results = {
+def _record(page: str, results: report.Results, facts: dict[str, str], versions: dict[str, str]) -> None:
+    recorded = {
         "facts": facts,
         "versions": versions,
         "commands": {server.name: server.command for server in SERVERS if server.name in versions},
-        "measurements": [one._asdict() for one in measurements],
+        "measurements": [one._asdict() for one in results.measurements],
+        "waits": [one._asdict() for one in results.waits],
+        "idle": [one._asdict() for one in results.idle],
     }
-    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    RESULTS.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n")
     DOCUMENT.write_text(report.embedded(DOCUMENT.read_text(), page))
 
 
@@ -128,7 +153,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", type=_names(server.name for server in SERVERS), default=(), help="servers, by name"
     )
-    parser.add_argument("--load", type=_names(load.name for load in LOADS), default=(), help="loads, by name")
+    parser.add_argument("--load", type=_names(NAMES), default=(), help="loads, by name")
     parser.add_argument("--record", action="store_true", help=f"write {RESULTS.name} and {DOCUMENT.name}")
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Who is measured: one row a server. Every one has one worker process and no access log.
+"""Who is measured: one row a server. No access log; one worker process, if the name says nothing else.
 
 In `command`, {app} is the load's application, {port} a free port of 127.0.0.1, {scratch} an empty folder; it
 runs in this folder. Each peer has the settings its own documentation recommends for the load; `note` says so
@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 
 class Server(NamedTuple):
-    """`version` is a command that prints one line. `loads` are names of loads.py that the server can bear."""
+    """`version` is a command that prints one line. `loads` are the loads that the server can bear: names of
+    loads.py, "waits" (waits.py), "idle" (idle.py)."""
 
     name: str
     note: str
@@ -20,14 +21,16 @@ class Server(NamedTuple):
     loads: tuple[str, ...]
 
 
-def _stardust(name: str, note: str, loads: tuple[str, ...], *options: str) -> Server:
+def _stardust(name: str, note: str, loads: tuple[str, ...], *options: str, workers: int = 1) -> Server:
     common = ("stardust", "{app}", "--listen", "127.0.0.1:{port}", "--control-socket", "{scratch}/control")
-    return Server(name, note, ("stardust", "--version"), (*common, "--max-workers", "1", *options), loads)
+    pool = ("--max-workers", str(workers))
+    return Server(name, note, ("stardust", "--version"), (*common, *pool, *options), loads)
 
 
-def _gunicorn(name: str, note: str, loads: tuple[str, ...], *options: str) -> Server:
+def _gunicorn(name: str, note: str, loads: tuple[str, ...], *options: str, workers: int = 1) -> Server:
     common = ("gunicorn", "{app}", "--bind", "127.0.0.1:{port}", "--no-control-socket")
-    return Server(name, note, ("gunicorn", "--version"), (*common, "--workers", "1", *options), loads)
+    pool = ("--workers", str(workers))
+    return Server(name, note, ("gunicorn", "--version"), (*common, *pool, *options), loads)
 
 
 # gunicorn's sync worker answers every request with `Connection: close`.
@@ -68,5 +71,53 @@ SERVERS = (
         ("python", "--version"),
         ("python", "floor.py", "{port}"),
         ("keep-alive", "connection"),
+    ),
+    _stardust(
+        "stardust-2-workers",
+        "as the first row",
+        ("waits",),
+        "--max-keepalive-reqs=0",
+        "--max-reqs-per-child=0",
+        workers=2,
+    ),
+    _stardust(
+        "stardust-2-workers-4-threads",
+        "the same with application threads",
+        ("waits",),
+        "--max-keepalive-reqs=0",
+        "--max-reqs-per-child=0",
+        "--threads=4",
+        workers=2,
+    ),
+    _gunicorn(
+        "gunicorn-2-workers-4-threads",
+        "gunicorn-gthread with another worker",
+        ("waits",),
+        "--worker-class=gthread",
+        "--threads=4",
+        "--http-parser=python",
+        workers=2,
+    ),
+    Server(
+        "puma-2-workers-5-threads",
+        "Debian's, with its own default of threads; long.ru. A thread stays up to 0.2 s with a connection "
+        "that it has answered, in case it asks again",
+        ("puma", "--version"),
+        (
+            *("puma", "--bind", "tcp://127.0.0.1:{port}", "--environment", "production"),
+            *("--workers", "2", "--threads", "5:5", "--preload", "long.ru"),
+        ),
+        ("waits",),
+    ),
+    _stardust(
+        "stardust-4-workers",
+        "no timer of a connection ends while it is watched, and no heartbeat, which wakes idle workers too",
+        ("idle",),
+        "--max-keepalive-reqs=0",
+        "--max-reqs-per-child=0",
+        "--keepalive-timeout=3600",
+        "--header-timeout=1",
+        "--heartbeat-timeout=0",
+        workers=4,
     ),
 )
