@@ -358,7 +358,7 @@ class Server:
 
     def wait(self) -> int:
         """Waits for the end of the supervisor; its exit code, negative for a signal."""
-        assert select.select([self._pidfd], [], [], PATIENCE)[0], "the supervisor does not end"
+        assert readable(self._pidfd, PATIENCE), "the supervisor does not end"
         return self._process.wait()
 
     # What a client and an administrator see.
@@ -419,7 +419,7 @@ class Server:
     def ended(self, pid: int) -> None:
         """Waits until one process is gone."""
         with held_pidfd(pid) as pidfd:
-            assert pidfd is None or select.select([pidfd], [], [], PATIENCE)[0], f"{pid} does not end"
+            assert pidfd is None or readable(pidfd, PATIENCE), f"{pid} does not end"
 
     def zygotes(self) -> list[int]:
         """Children of the supervisor that are no workers."""
@@ -450,6 +450,13 @@ def outcome(process: subprocess.Popen[str]) -> Outcome:
     return Outcome(process.returncode, out, err)
 
 
+def readable(descriptor: int, seconds: float) -> bool:
+    """Waits so long at most until it is. Not with select(2), which knows no descriptor above 1023."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
 def children(pid: int) -> set[int]:
     found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
@@ -475,7 +482,7 @@ def kill(pid: int) -> None:
     with held_pidfd(pid) as pidfd:
         if pidfd is not None:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            assert select.select([pidfd], [], [], PATIENCE)[0]
+            assert readable(pidfd, PATIENCE)
 
 
 def listening(address: Address = ("127.0.0.1", 0)) -> socket.socket:
