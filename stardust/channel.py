@@ -5,7 +5,7 @@ to 64 descriptors. End of file means that the other side is gone; nobody polls f
 
     supervisor → zygote   generation, fork, reap, reopen
     zygote → supervisor   loaded, failed, forked, fork-failed, exited
-    supervisor → worker   retire, stop, ping, look, pause, resume, reopen
+    supervisor → worker   retire, stop, ping, pause, resume, reopen
     worker → supervisor   ready, failed, leaving, paused
 
 What each carries stands where it is sent. Runs in the application's interpreter too.

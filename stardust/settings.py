@@ -490,8 +490,10 @@ class Config:
             low=1,
             high=1024,
             help="application threads of a worker",
-            text="""With 1 the application never sees a second thread (`wsgi.multithread` is false). More suit
-            an application that mostly waits for others and is safe to run in threads.""",
+            text="""With 1 the application never sees a second thread of the server's (`wsgi.multithread` is
+            false): one of the server's own gives connections to other workers while it works, and never
+            calls it. More suit an application that mostly waits for others and is safe to run in
+            threads.""",
         ),
     )
     max_reqs_per_child: int = field(
@@ -581,7 +583,8 @@ class Config:
             high=DAY,
             help="how long the application may work on a request",
             text="""Beyond it the stacks of all threads of the worker are logged and the worker is replaced;
-            the client gets no answer. 0: no limit.""",
+            the client gets no answer. Connections beside it have gone to other workers long before. 0: no
+            limit.""",
         ),
     )
     boot_timeout: float = field(

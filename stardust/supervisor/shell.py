@@ -377,9 +377,8 @@ class Supervisor:
 
     def _have_others_look(self) -> None:
         """A listener wakes one worker (EPOLLEXCLUSIVE): the one that has just left may have been the one."""
-        for child in self.children.values():
-            if self.state.workers[child.number].phase is Phase.READY:
-                child.channel.send("look")
+        if any(worker.phase is Phase.READY for worker in self.state.workers.values()):
+            self.link.nudge()
 
     def _worker_died(self, child: Child, status: int) -> None:
         self._worker_ended(child, *self.kills.explain(status, ours=child.doomed))

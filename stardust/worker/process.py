@@ -124,8 +124,6 @@ class Orders:
             self.loop.leave(final=True)
         elif message.kind == "ping":
             self.loop.beat()
-        elif message.kind == "look":
-            self.loop.look()
         elif message.kind == "pause":
             self._pause(message.content["pause"])
         elif message.kind == "resume":

@@ -238,7 +238,7 @@ def test_a_pause(worker: Worker) -> None:
     assert before <= told["since"] <= time.monotonic()
     with worker.connected() as client:
         client.sendall(b"GET /b HTTP/1.0\r\n\r\n")
-        worker.channel.send("look")  # it does not
+        worker.link.nudge()  # it does not look
         worker.channel.send("pause", {"pause": 8})
         kind, told, _ = worker.message()
         assert (kind, told["pause"], told["connections"]) == ("paused", 8, 0)
