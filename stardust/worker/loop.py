@@ -68,7 +68,7 @@ _LINGER = 2.0  # s; how long what a client still sends is ignored after the last
 _ACCEPT_PAUSE = 0.1  # s; without accepting, when descriptors have run out
 _GIVE_AGAIN = 0.01  # s; until connections that could not be given away are offered again
 _LONG = 1.0  # s; after which the application is left alone with its request: nobody shall be lost with it
-_TURNS = 32  # connections accepted in a row before a sibling is preferred
+_IN_A_ROW = 32  # connections accepted in a row before a sibling is preferred
 _FOREVER = float("inf")
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -166,7 +166,7 @@ class Loop:
         self.most_on_connection = config.max_keepalive_reqs or sys.maxsize
         self.accepting = False
         self.accept_again = _FOREVER
-        self.turns = 0  # connections accepted since a sibling was preferred
+        self.accepted = 0  # connections accepted since a sibling was preferred
         self.nudged = 0.0  # the turn of the loop in which a sibling was nudged
         self.give_again = _FOREVER
         self.paused = False
@@ -352,7 +352,7 @@ class Loop:
 
     def _step_back(self, descriptor: int) -> None:
         """Let siblings be woken first: the kernel asks those who wait at an entrance in order of arrival."""
-        self.turns = 0
+        self.accepted = 0
         if self.accepting:
             self.epoll.unregister(descriptor)
             self.epoll.register(descriptor, select.EPOLLIN | system.EPOLLEXCLUSIVE)
@@ -372,8 +372,8 @@ class Loop:
         sock = socket.SocketType(listener.family, socket.SOCK_STREAM, listener.proto, number)
         connection = self._welcome(sock, number, door.address, *environs.remote(peer))
         self._receive(connection)
-        self.turns += 1
-        if connection.interest or self.turns >= _TURNS:
+        self.accepted += 1
+        if connection.interest or self.accepted >= _IN_A_ROW:
             self._step_back(descriptor)
         return True
 
@@ -499,14 +499,14 @@ class Loop:
             self._give_all(self._waiting())
 
     def _waiting(self) -> Iterable[Connection]:
-        """Those whose next request the application has not got yet, and that can go elsewhere."""
+        """Those whose next request the application has not got yet."""
         for connection in [*self.connections.values()]:
-            if (connection.stage == READING or connection in self.queued) and connection.received is not None:
+            if connection.stage == READING or connection in self.queued:
                 yield connection
 
     def _give_all(self, connections: Iterable[Connection]) -> bool:
-        """Give as many as can go now; whether that was all."""
-        return all(map(self._give, connections))
+        """Give those that can go; False if there was no room for all of them."""
+        return all(self._give(connection) for connection in connections if connection.received is not None)
 
     def _hand_over(self) -> None:
         """Leave everybody who waits to siblings. Who cannot go now is served here meanwhile."""
@@ -525,7 +525,7 @@ class Loop:
             self._hand_over()
         elif self.queued:
             late = [each for each, wait in self.queued.items() if self.now >= wait.since + PATIENCE]
-            self._give_all(each for each in late if each.received is not None)
+            self._give_all(late)
             self._give_within(_GIVE_AGAIN)
 
     def _enqueue(
