@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from stardust.address import Address
 from stardust.errors import HandoffError
 from stardust.handoff import _FORM, MOST_DATA, Link, Passage, decode, encode
+from tests.descriptors import open_descriptors
 
 HERE = Address("tcp", "127.0.0.1", 8000)
 PASSAGE = Passage(HERE, "192.0.2.1", "4711", 3, 10.5, 11.25, b"GET / HTT")
@@ -74,10 +75,6 @@ def send_raw(link: Link, data: bytes, *descriptors: int) -> None:
     """What a worker could send that somebody else has taken over."""
     rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
     link._writer.sendmsg([data], [rights] if descriptors else [])
-
-
-def open_descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 # --- the message -------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stardust import journal
-from tests.journald import Journal, decode, full, is_valid, open_descriptors
+from tests.descriptors import open_descriptors
+from tests.journald import Journal, decode, full, is_valid
 
 TOP = Path(__file__).parents[1]
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from stardust.errors import ActivationError
 from stardust.systemd import notify
 from stardust.systemd.notify import Notifier
+from tests.descriptors import open_descriptors
 
 
 class Manager:
@@ -148,10 +149,6 @@ def test_a_descriptor_that_waits_for_room_outlives_its_socket(manager: Manager, 
     with socket.socket(fileno=descriptor) as kept:
         assert kept.getsockname() == where
     assert manager.messages() == ["FDSTOREREMOVE=1\nFDNAME=bound-1"], "and in order"
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.mark.parametrize("reachable", [True, False])

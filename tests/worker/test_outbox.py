@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import gc
 import io
-import os
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from hypothesis import strategies as st
 
 from stardust.worker import outbox as outboxes
 from stardust.worker.outbox import MEMORY, Outbox
+from tests.descriptors import open_descriptors
 
 PATIENCE = 20.0  # s; far beyond what anything takes
 
@@ -51,21 +50,15 @@ def drained(outbox: Outbox, ends: tuple[socket.socket, socket.socket]) -> bytes:
     return bytes(received)
 
 
-def descriptors() -> set[str]:
-    """Those that are open; earlier tests may have left some to the collector, which comes when it likes."""
-    gc.collect()
-    return set(os.listdir("/proc/self/fd"))
-
-
 def test_memory_first_then_the_disk(ends: tuple[socket.socket, socket.socket]) -> None:
-    before = descriptors()
+    before = open_descriptors()
     outbox, whole = Outbox(), pattern(3 * MEMORY)
     for start in range(0, len(whole), 65536):
         outbox.push(whole[start : start + 65536])
-        assert (len(descriptors()) > len(before)) is (start + 65536 > MEMORY)
+        assert (len(open_descriptors()) > len(before)) is (start + 65536 > MEMORY)
     assert outbox.pending == len(whole)
     assert drained(outbox, ends) == whole
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 def test_the_disk_holds_what_waits_not_what_ever_waited(
@@ -74,16 +67,16 @@ def test_the_disk_holds_what_waits_not_what_ever_waited(
     monkeypatch.setattr(outboxes, "SEGMENT", 65536)
     monkeypatch.setattr(outboxes, "MEMORY", 0)
     ours, clients = ends
-    before = len(descriptors())
+    before = len(open_descriptors())
     outbox, received, piece = Outbox(), bytearray(), pattern(20000)
     for _ in range(100):  # a stream whose reader is always behind
         outbox.push(piece)
         while outbox.pending > 40000:
             outbox.flush(ours)
             received += clients.recv(4096)
-        assert len(descriptors()) - before <= 2
+        assert len(open_descriptors()) - before <= 2
     assert bytes(received) + drained(outbox, ends) == piece * 100
-    assert len(descriptors()) == before
+    assert len(open_descriptors()) == before
 
 
 def test_a_file_between_bytes(ends: tuple[socket.socket, socket.socket], tmp_path: Path) -> None:
@@ -118,7 +111,7 @@ def test_an_empty_file(ends: tuple[socket.socket, socket.socket], tmp_path: Path
 
 def test_close_gives_everything_back(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
-    before = descriptors()
+    before = open_descriptors()
     outbox = Outbox()
     outbox.push(bytes(MEMORY))
     outbox.push(b"on disk")
@@ -127,7 +120,7 @@ def test_close_gives_everything_back(tmp_path: Path) -> None:
     outbox.close()
     outbox.close()
     assert outbox.pending == 0
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 def test_the_temporary_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
