@@ -41,6 +41,22 @@ def hold(environ: WSGIEnvironment) -> bytes:
     return b"let go\n"
 
 
+def spin(environ: WSGIEnvironment) -> bytes:
+    """As `hold`, but it computes all the time."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(parse_qs(environ["QUERY_STRING"])["gate"][0])
+        connection.sendall(str(os.getpid()).encode())
+        connection.setblocking(False)
+        while True:
+            for _ in range(1_000_000):
+                pass
+            try:
+                connection.recv(1)
+                return b"let go\n"
+            except BlockingIOError:
+                pass
+
+
 def freeze(environ: WSGIEnvironment) -> bytes:
     """Hangs for real: a stopped process cannot answer to anybody."""
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -88,6 +104,11 @@ def echo(environ: WSGIEnvironment) -> bytes:
     return data
 
 
+def long(environ: WSGIEnvironment) -> bytes:
+    """More than a message between workers holds, or so many times as much."""
+    return b"0123456789" * 30_000 * int(environ["QUERY_STRING"] or "1")
+
+
 def digest(environ: WSGIEnvironment) -> bytes:
     data = environ["wsgi.input"].read()
     return f"{environ.get('CONTENT_LENGTH')} {hashlib.sha256(data).hexdigest()}".encode()
@@ -100,6 +121,7 @@ def as_json(value: Any) -> bytes:
 ROUTES = {
     "/pid": pid,
     "/hold": hold,
+    "/spin": spin,
     "/freeze": freeze,
     "/crash": crash,
     "/harakiri": harakiri,
@@ -107,5 +129,6 @@ ROUTES = {
     "/process": process,
     "/found": found,
     "/echo": echo,
+    "/long": long,
     "/digest": digest,
 }
