@@ -66,6 +66,7 @@ _MOST_EVENTS = 64
 _LABEL = 200  # bytes of a request that the scoreboard shows as far as its first line goes
 _LINGER = 2.0  # s; how long what a client still sends is ignored after the last response
 _ACCEPT_PAUSE = 0.1  # s; without accepting, when descriptors have run out
+_FAREWELL = 2.0  # s; how long a connection may wait for one more request when the server stops
 _GIVE_AGAIN = 0.01  # s; until connections that could not be given away are offered again
 _LONG = 1.0  # s; after which the application is left alone with its request: nobody shall be lost with it
 _IN_A_ROW = 32  # connections accepted in a row before a sibling is preferred
@@ -272,7 +273,8 @@ class Loop:
 
         Connections that wait for a request go to siblings. `final`: nobody follows. So those that are on
         their way to a sibling, and those that queue at listeners of our own, are served first; they would be
-        lost when these close. Whoever waits for a request has `keepalive_timeout` to begin one.
+        lost when these close. Whoever waits for a request has `keepalive_timeout`, but not longer than
+        _FAREWELL, to begin one.
         """
         if not self.leaving:
             self.leaving = True
@@ -283,7 +285,8 @@ class Loop:
             self.announce("leaving")
         if final or not self.handing:
             self.handing = False
-            for connection in list(self.fresh.members):
+            self.parked.seconds = min(self.parked.seconds, _FAREWELL)
+            for connection in [*self.parked.members, *self.fresh.members]:
                 self._wait(connection, self.parked)
         if final:
             self._take_all()

@@ -186,8 +186,14 @@ def test_idle_connections_end_in_order(tmp_path: Path, listener: socket.socket) 
         assert server.wait() == 0
 
 
-def test_idle_connections_do_not_hold_the_stop_up(tmp_path: Path, listener: socket.socket) -> None:
-    settings = SETTINGS + 'max-keepalive-reqs = 0\nkeepalive-timeout = "100ms"\n'
+@pytest.mark.parametrize("timeout", ["100ms", "1h"])
+def test_idle_connections_do_not_hold_the_stop_up(
+    tmp_path: Path, listener: socket.socket, timeout: str
+) -> None:
+    """A long `keepalive-timeout` is for a server that goes on."""
+    settings = (
+        SETTINGS + f'max-keepalive-reqs = 0\nkeepalive-timeout = "{timeout}"\ngraceful-timeout = "1h"\n'
+    )
     with Server(tmp_path, settings, sockets={"http": listener}) as server:
         server.ready()
         with Connection(server.address) as connection:

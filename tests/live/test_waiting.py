@@ -173,18 +173,18 @@ def test_stopping_while_connections_are_on_their_way(
     with Server(tmp_path, KEPT, sockets={"http": listener}) as server:
         server.ready()
         with contextlib.ExitStack() as stack:
-            connections = stack.enter_context(connected(server.address))
-            held = []
+            asking = stack.enter_context(connected(server.address))
+            long, held = [], []
             for _ in range(2):
-                stack.enter_context(Connection(server.address)).send(
-                    request("GET", f"/hold?gate={gate.path}")
-                )
+                long.append(stack.enter_context(Connection(server.address)))
+                long[-1].send(request("GET", f"/hold?gate={gate.path}", "Connection: close"))
                 held.append(gate.arrival())
-            for connection in connections:
+            for connection in asking:
                 connection.send(request("GET", "/"))
             server.signal(signal.SIGTERM)
             server.expect("STOPPING", "1")
             for each in held:
                 each.release()
-            assert {connection.receive().text for connection in connections} == {"hello\n"}
+            assert {connection.receive().text for connection in asking} == {"hello\n"}
+            assert {connection.receive().text for connection in long} == {"let go\n"}
             assert server.wait() == 0
