@@ -8,7 +8,9 @@ to 64 descriptors. End of file means that the other side is gone; nobody polls f
     supervisor → worker   retire, stop, ping, pause, resume, reopen
     worker → supervisor   ready, failed, leaving, paused
 
-What each carries stands where it is sent. Runs in the application's interpreter too.
+What those from below carry stands in SAID, and `receive` holds them to it: zygote and workers run the
+application, and the supervisor must survive whatever that does. What the others carry stands where it is
+sent. Runs in the application's interpreter too.
 """
 
 from __future__ import annotations
@@ -19,8 +21,20 @@ import socket
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
+from stardust.errors import ChannelError
+
 MOST_DESCRIPTORS = 250  # the kernel takes 253 (SCM_MAX_FD)
 MOST_BYTES = 200_000  # a message that is larger does not fit into the default send buffer
+SAID: dict[str, dict[str, type]] = {
+    "loaded": {},
+    "failed": {"reason": str, "detail": str},
+    "forked": {"worker": int, "pid": int},
+    "fork-failed": {"worker": int, "reason": str},
+    "exited": {"worker": int, "status": int},
+    "ready": {},
+    "leaving": {},
+    "paused": {"pause": int, "connections": int, "since": float},
+}
 LONGEST_TEXT = 32_000  # of a traceback
 
 
@@ -71,7 +85,8 @@ class Channel:
         return True
 
     def receive(self) -> Optional[Message]:
-        """The next message, or None at the end of file. Raises BlockingIOError when there is none yet.
+        """The next message, or None at the end of file. Raises BlockingIOError when there is none yet, and
+        ChannelError for one that is none; its descriptors are closed then.
 
         Its descriptors are closed on exec: what the application starts must not hold a listener or a channel.
         """
@@ -87,11 +102,32 @@ class Channel:
         if not data:
             self.at_end = True
             return None
-        content = json.loads(data)
-        return Message(content.pop("kind"), content, list(descriptors))
+        try:
+            return Message(*_read(data), list(descriptors))
+        except ChannelError:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
 
     def close(self) -> None:
         self.socket.close()
+
+
+def _read(data: bytes) -> tuple[str, dict[str, Any]]:
+    """The kind and the content of a message. Raises ChannelError."""
+    try:
+        content = json.loads(data, parse_constant=_refuse)
+        kind = content.pop("kind")
+        complete = all(type(content[name]) is wanted for name, wanted in SAID.get(kind, {}).items())
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        complete = False
+    if not complete:
+        raise ChannelError(f"a message that is none: {data[:100]!r}")
+    return kind, content
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")  # RFC 8259 6; and no moment that could be compared
 
 
 def pair() -> tuple[socket.socket, socket.socket]:

@@ -7,6 +7,7 @@
     ├── ActivationError     the sockets systemd handed over cannot be used     exit 6
     ├── AppLoadError        the application cannot be loaded                   exit 3
     ├── ControlError        the control socket cannot be reached or used       exit 1
+    ├── ChannelError        a process of the server has sent what none sends
     ├── HandoffError        what came as a connection of another worker is none
     ├── ProtocolError       a client broke HTTP; becomes a response with .status
     ├── ApplicationError    the application broke PEP 3333; becomes a 500
@@ -88,6 +89,10 @@ class AppLoadError(StardustError):
 
 class ControlError(StardustError):
     """The control socket cannot be reached, or did not answer as agreed."""
+
+
+class ChannelError(StardustError):
+    """A message between processes of the server is not as one of them makes it."""
 
 
 class HandoffError(StardustError):

@@ -19,8 +19,11 @@ from stardust.channel import (
     clipped,
     pair,
 )
+from stardust.errors import ChannelError
+from tests.descriptors import open_descriptors
 
 Ends = tuple[Channel, Channel]
+FAILURE = {"reason": "ImportError", "detail": "Traceback"}
 
 
 @pytest.fixture
@@ -62,9 +65,9 @@ def test_nothing_has_come_yet(ends: Ends) -> None:
 def test_end_of_file_after_what_was_sent(ends: Ends) -> None:
     """Above all "failed", the last word of a zygote."""
     ours, theirs = ends
-    ours.send("failed", {"reason": "ImportError"})
+    ours.send("failed", FAILURE)
     ours.close()
-    assert theirs.receive() == Message("failed", {"reason": "ImportError"}, [])
+    assert theirs.receive() == Message("failed", FAILURE, [])
     assert theirs.receive() is None
     assert theirs.at_end
     assert theirs.receive() is None
@@ -74,9 +77,9 @@ def test_last_words_of_one_who_left_something_unread(ends: Ends) -> None:
     """The kernel says ECONNRESET first, and only then gives what had been sent before."""
     ours, theirs = ends
     theirs.send("reopen")
-    ours.send("failed", {"reason": "ImportError"})
+    ours.send("failed", FAILURE)
     ours.close()
-    assert theirs.receive() == Message("failed", {"reason": "ImportError"}, [])
+    assert theirs.receive() == Message("failed", FAILURE, [])
     assert theirs.receive() is None
     assert theirs.at_end
 
@@ -103,7 +106,7 @@ def test_the_longest_messages_fit(ends: Ends) -> None:
     """A traceback of the most expensive characters, and a configuration of MOST_BYTES."""
     ours, theirs = ends
     for text in (clipped("é" * 2 * LONGEST_TEXT), "x" * (MOST_BYTES - 100)):
-        assert ours.send("failed", {"detail": text})
+        assert ours.send("failed", {"reason": "", "detail": text})
         message = theirs.receive()
         assert message is not None
         assert message.content["detail"] == text
@@ -129,7 +132,11 @@ def test_adopting_a_descriptor() -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=10,
 )
@@ -156,3 +163,47 @@ def test_long_texts_keep_both_ends(length: int) -> None:
     assert short.endswith(text[-1000:])
     assert f"{length - LONGEST_TEXT} characters left out" in short
     assert len(short) < LONGEST_TEXT + 100
+
+
+# --- what none of ours sends -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x",
+        b"\xff",
+        b"[]",
+        b"3",
+        b"{}",
+        b'{"kind": []}',
+        b"[" * 100_000,
+        b'{"kind": "forked", "worker": 1}',
+        b'{"kind": "forked", "worker": 1, "pid": "1"}',
+        b'{"kind": "forked", "worker": true, "pid": 1}',
+        b'{"kind": "paused", "pause": 1, "connections": 0, "since": NaN}',
+        b'{"kind": "failed", "reason": 1, "detail": ""}',
+    ],
+    ids=lambda data: data[:40].decode("latin-1"),
+)
+def test_nonsense_is_refused(ends: Ends, data: bytes) -> None:
+    """With whatever descriptors came along, and what comes behind it is heard."""
+    before = open_descriptors()
+    socket.send_fds(ends[0].socket, [data], [0, 1])
+    ends[0].send("ready")
+    with pytest.raises(ChannelError):
+        ends[1].receive()
+    assert open_descriptors() == before
+    assert ends[1].receive() == Message("ready", {}, [])
+
+
+@given(st.binary(min_size=1, max_size=200))
+def test_any_bytes_are_a_message_or_an_error(data: bytes) -> None:
+    ours, theirs = pair()
+    with ours, theirs:
+        ours.send(data)
+        try:
+            message = Channel(theirs).receive()
+        except ChannelError:
+            return
+        assert message is not None

@@ -65,12 +65,28 @@ def signal_process(pidfd: int, number: int) -> None:
         pass
 
 
-def open_pidfd(pid: int) -> int | None:
-    """A pidfd of a process that nobody reaps without our word; None if it is gone all the same."""
+def open_pidfd(pid: int, zygote: int) -> int | None:
+    """A pidfd of a worker, which nobody reaps without our word; None if it is gone all the same.
+
+    And None if it is no child of its `zygote` (0: dead), or ours (`become_subreaper`): whoever told us the
+    number runs the application, and we may have more rights to kill than that.
+    """
     try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
+        pidfd = os.pidfd_open(pid)
+    except (OSError, OverflowError):  # ESRCH; EINVAL for a number that is none
         return None
+    if _parent(pid) not in {zygote, os.getpid()} - {0}:
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
+def _parent(pid: int) -> int:
+    """The parent of a process, 0 if it has none that we can know: proc(5), /proc/pid/stat, field 4."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def memory_for_stacks() -> int:

@@ -25,7 +25,7 @@ from stardust import listener
 from stardust.channel import Channel, Message, pair
 from stardust.config import Arguments
 from stardust.control.server import Control
-from stardust.errors import Exit, StardustError
+from stardust.errors import ChannelError, Exit, StardustError
 from stardust.events import IDLE_EXIT, RELOAD_FAILED, RELOADED, STARTED, WORKER_DIED, WORKER_TIMED_OUT, Event
 from stardust.handoff import Link
 from stardust.listener import Listener
@@ -292,13 +292,13 @@ class Supervisor:
 
     def _zygote_ended(self, number: int, how: str) -> None:
         generation = self.generations[number]
+        generation.pid = 0
         if generation.channel is not None:
             # What it said before it died is still to be heard: above all "failed", with the traceback.
             self._hear_zygote(number, generation.channel)
             self.unwatch(generation.channel.fileno())
             generation.channel.close()
             generation.channel = None
-        generation.pid = 0
         generation.owes.clear()
         how = f"the zygote of generation {number} ({generation.interpreter}) ended: {how}"
         if number == self.state.serving and self.state.generations[number].zygote is not Zygote.CLOSING:
@@ -318,8 +318,14 @@ class Supervisor:
                 self._worker_ended(child, "its zygote died first")
 
     def _hear_zygote(self, number: int, channel: Channel) -> None:
-        while (message := _next_message(channel)) is not None:
-            self._zygote_said(number, message)
+        try:
+            while (message := _next_message(channel)) is not None:
+                self._zygote_said(number, message)
+        except ChannelError as fault:
+            self.unwatch(channel.fileno())
+            self.log.error(f"the zygote of generation {number} has sent {fault}: killing it")
+            if self.generations[number].pid:
+                os.kill(self.generations[number].pid, signal.SIGKILL)
 
     def _zygote_said(self, number: int, message: Message) -> None:
         content = message.content
@@ -342,7 +348,7 @@ class Supervisor:
 
     def _forked(self, child: Child, pid: int) -> None:
         child.pid = pid
-        child.pidfd = processes.open_pidfd(pid)
+        child.pidfd = processes.open_pidfd(pid, self.generations[child.generation].pid)
         if child.pidfd is None:
             self._worker_ended(child, "it ended at once")
             return
@@ -358,22 +364,29 @@ class Supervisor:
         self._order(child, "reap", {"worker": child.number, "pid": child.pid})
 
     def _hear_worker(self, child: Child) -> None:
-        while (message := _next_message(child.channel)) is not None:
-            content = message.content
-            match message.kind:
-                case "ready":
-                    self.see(plan.Ready(child.number))
-                    self._tell_progress(child)
-                case "leaving":
-                    self.see(plan.Leaving(child.number))
-                    self._have_others_look()
-                case "paused":
-                    pause, connections, since = content["pause"], content["connections"], content["since"]
-                    self.see(plan.Paused(child.number, pause, connections, since))
-                case "failed":
-                    failure = f"worker {child.number}: {content['reason']}\n{content['detail']}"
-                    self.log.error(failure, fields=child.fields())
-                    self.see(plan.WorkerFailed(child.number, content["reason"], content["detail"]))
+        try:
+            while (message := _next_message(child.channel)) is not None:
+                self._worker_said(child, message)
+        except ChannelError as fault:
+            self.unwatch(child.channel.fileno())
+            self._do_kill(child.number, f"it has sent {fault}")
+
+    def _worker_said(self, child: Child, message: Message) -> None:
+        content = message.content
+        match message.kind:
+            case "ready":
+                self.see(plan.Ready(child.number))
+                self._tell_progress(child)
+            case "leaving":
+                self.see(plan.Leaving(child.number))
+                self._have_others_look()
+            case "paused":
+                pause, connections, since = content["pause"], content["connections"], content["since"]
+                self.see(plan.Paused(child.number, pause, connections, since))
+            case "failed":
+                failure = f"worker {child.number}: {content['reason']}\n{content['detail']}"
+                self.log.error(failure, fields=child.fields())
+                self.see(plan.WorkerFailed(child.number, content["reason"], content["detail"]))
 
     def _have_others_look(self) -> None:
         """A listener wakes one worker (EPOLLEXCLUSIVE): the one that has just left may have been the one."""
@@ -687,6 +700,9 @@ def _next_message(channel: Channel) -> Message | None:
     if channel.at_end:
         return None
     try:
-        return channel.receive()
+        message = channel.receive()
     except BlockingIOError:
         return None
+    for descriptor in message.descriptors if message else ():
+        os.close(descriptor)  # nobody below has one to give
+    return message

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from stardust.channel import Channel
 from stardust.supervisor import processes
+from tests.descriptors import open_descriptors
 
 PATIENCE = 30.0  # s
 DEAD_PID = 2**22  # no process can have it: the kernel's highest pid_max
@@ -54,7 +56,7 @@ def test_told(name: str) -> None:
 
 def test_pidfd_signals_the_very_process(sleeper: tuple[int, int]) -> None:
     pid, _ = sleeper
-    ours = processes.open_pidfd(pid)
+    ours = processes.open_pidfd(pid, os.getpid())
     assert ours is not None
     processes.signal_process(ours, signal.SIGKILL)
     until_readable(ours)
@@ -64,7 +66,31 @@ def test_pidfd_signals_the_very_process(sleeper: tuple[int, int]) -> None:
 
 
 def test_no_pidfd_of_a_process_that_is_gone() -> None:
-    assert processes.open_pidfd(DEAD_PID) is None
+    assert processes.open_pidfd(DEAD_PID, 0) is None
+
+
+@pytest.mark.parametrize("zygote", [0, 1, os.getpid()], ids=["dead", "another", "none"])
+@pytest.mark.parametrize("pid", [-1, 0, 1, 2**40, 2**80], ids=str)
+def test_no_pidfd_of_a_stranger(pid: int, zygote: int) -> None:
+    """Or of what is no process at all."""
+    before = open_descriptors()
+    assert processes.open_pidfd(pid, zygote) is None
+    assert open_descriptors() == before
+
+
+def test_pidfd_of_a_grandchild() -> None:
+    """Its parent is known to be its zygote."""
+    code = "import os, signal, sys; pid = os.fork(); pid and print(pid, flush=True); signal.pause()"
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", code], stdout=subprocess.PIPE) as zygote:
+        assert zygote.stdout is not None
+        pid = int(zygote.stdout.readline())
+        assert processes.open_pidfd(pid, 1) is None
+        pidfd = processes.open_pidfd(pid, zygote.pid)
+        assert pidfd is not None
+        processes.signal_process(pidfd, signal.SIGKILL)
+        until_readable(pidfd)
+        os.close(pidfd)
+        zygote.kill()
 
 
 def test_no_children_have_ended() -> None:

@@ -29,6 +29,7 @@ from stardust.supervisor.deaths import Kills
 from stardust.supervisor.plan import Phase
 from stardust.supervisor.shell import Supervisor, Surroundings
 from stardust.systemd.notify import Notifier
+from tests.descriptors import open_descriptors
 from tests.journald import Journal
 
 PATIENCE = 30.0  # s
@@ -250,6 +251,37 @@ def test_reload_retires_old_workers(stage: Callable[..., Stage]) -> None:
     it.workers[1].channel.send("leaving")
     it.until(lambda: bool(select.select([it.supervisor.link], [], [], 0)[0]))
     assert it.supervisor.link.take() is None  # a nudge
+
+
+@pytest.mark.parametrize("data", [b"nonsense", b'{"kind": "paused", "pause": null}'], ids=["text", "content"])
+def test_a_worker_that_talks_nonsense_is_killed(stage: Callable[..., Stage], data: bytes) -> None:
+    it = stage(max_workers=2)
+    it.boot()
+    it.workers[1].channel.socket.send(data)
+    it.until(lambda: 1 not in it.supervisor.children)
+    assert "killing worker 1" in it.log.read_text()
+    it.until(lambda: len(it.supervisor.children) == 2)
+
+
+def test_a_zygote_that_talks_nonsense_is_replaced(stage: Callable[..., Stage]) -> None:
+    it = stage(max_workers=1)
+    it.boot()
+    it.zygotes[0].socket.send(b"nonsense")
+    it.until(lambda: len(it.zygotes) == 2)
+    assert "the zygote of generation 1 has sent a message that is none" in it.log.read_text()
+
+
+def test_descriptors_that_nobody_asked_for_are_closed(stage: Callable[..., Stage]) -> None:
+    it = stage(max_workers=1)
+    it.boot()
+    before = open_descriptors()
+    reader, writer = os.pipe()
+    it.workers[1].channel.send("leaving", {}, [writer] * 100)
+    os.close(writer)
+    assert select.select([reader], [], [], 0)[0] == []
+    it.until(lambda: bool(select.select([reader], [], [], 0)[0]))  # the end: nobody has it
+    os.close(reader)
+    assert len(open_descriptors() - before) < 10
 
 
 def test_reload_of_a_broken_file_starts_nothing(stage: Callable[..., Stage], tmp_path: Path) -> None:
