@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import socket
-from typing import NamedTuple, Self
+from collections.abc import Generator
+from typing import NamedTuple, Self, TypeVar
 
 # All waits are multiples of one unit, so that a slow machine is one variable: STARDUST_TEST_SLOW=5.
 MS = 0.001 * float(os.environ.get("STARDUST_TEST_SLOW", "1"))
@@ -21,6 +22,11 @@ Address = tuple[str, int] | tuple[str, int, int, int] | str | bytes
 STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) ([\t\x20-\x7e\x80-\xff]*)")
 FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ?([\t\x20-\x7e\x80-\xff]*)")
 CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
+
+
+Read = TypeVar("Read")
+# A generator that is sent bytes as they come, b"" at their end, until it has what it returns.
+Reading = Generator[None, bytes, Read]
 
 
 class BrokenError(Exception):
@@ -84,9 +90,35 @@ class Connection:
 
         Raises BrokenError, ConnectionError, TimeoutError.
         """
+        return self._fed(self.reading(method))
+
+    def receive_interim(self) -> bytes:
+        """The head of a 1xx response that must come before anything else."""
+        head = self._fed(self._until(b"\r\n\r\n"))
+        if parsed(head)[0] >= 200:
+            raise BrokenError(f"{head!r} where an interim response was due")
+        return head
+
+    def ended(self) -> None:
+        """Waits for the end of the connection; raises BrokenError if bytes come instead."""
+        self._fed(self.ending())
+
+    def _fed(self, reading: Reading[Read]) -> Read:
+        try:
+            next(reading)
+            while True:
+                reading.send(self.socket.recv(65536))
+        except StopIteration as done:
+            read: Read = done.value
+            return read
+
+    # What is read, whoever receives the bytes.
+
+    def reading(self, method: str = "GET") -> Reading[Response]:
+        """`receive` for whom it must not keep waiting."""
         interim: list[bytes] = []
         while True:
-            head = self._until(b"\r\n\r\n")
+            head = yield from self._until(b"\r\n\r\n")
             status, reason, headers = parsed(head)
             if status >= 200:
                 break
@@ -94,22 +126,16 @@ class Connection:
         response = Response(status, reason, headers, b"", interim)
         if response.header("Date") is None:
             raise BrokenError(f"no Date in {headers}")
-        return response._replace(body=self._body(response, method))
+        body = yield from self._body(response, method)
+        return response._replace(body=body)
 
-    def receive_interim(self) -> bytes:
-        """The head of a 1xx response that must come before anything else."""
-        head = self._until(b"\r\n\r\n")
-        if parsed(head)[0] >= 200:
-            raise BrokenError(f"{head!r} where an interim response was due")
-        return head
-
-    def ended(self) -> None:
-        """Waits for the end of the connection; raises BrokenError if bytes come instead."""
-        rest = self._buffer + self.socket.recv(65536)
+    def ending(self) -> Reading[None]:
+        """`ended` for whom it must not keep waiting."""
+        rest = self._buffer or (yield)
         if rest:
             raise BrokenError(f"{rest[:80]!r} after the last response")
 
-    def _body(self, response: Response, method: str) -> bytes:
+    def _body(self, response: Response, method: str) -> Reading[bytes]:
         """RFC 9112 6.3, Message Body Length, from the client's side."""
         length, coding = response.header("Content-Length"), response.header("Transfer-Encoding")
         if coding is not None and length is not None:
@@ -121,48 +147,49 @@ class Connection:
         if coding is not None:
             if coding != "chunked":
                 raise BrokenError(f"Transfer-Encoding: {coding}")
-            return self._chunks()
+            return (yield from self._chunks())
         if length is not None:
             if not re.fullmatch("[0-9]+", length):
                 raise BrokenError(f"Content-Length: {length}")
-            return self._exactly(int(length))
+            return (yield from self._exactly(int(length)))
         if not response.closes:
             raise BrokenError("a body without length on a connection that persists")
-        return self._rest()
+        return (yield from self._rest())
 
-    def _chunks(self) -> bytes:
+    def _chunks(self) -> Reading[bytes]:
         body = b""
         while True:
-            size = self._until(b"\r\n")[:-2]
+            line = yield from self._until(b"\r\n")
+            size = line[:-2]
             if not CHUNK_SIZE.fullmatch(size):
                 raise BrokenError(f"chunk size {size!r}")
-            data = self._exactly(int(size, 16) + 2)
+            data = yield from self._exactly(int(size, 16) + 2)
             if data[-2:] != b"\r\n":
                 raise BrokenError(f"chunk ends with {data[-2:]!r}")
             if len(data) == 2:
                 return body
             body += data[:-2]
 
-    def _until(self, mark: bytes) -> bytes:
+    def _until(self, mark: bytes) -> Reading[bytes]:
         while mark not in self._buffer:
-            self._more(mark)
+            yield from self._more(mark)
         data, _, self._buffer = self._buffer.partition(mark)
         return data + mark
 
-    def _exactly(self, count: int) -> bytes:
+    def _exactly(self, count: int) -> Reading[bytes]:
         while len(self._buffer) < count:
-            self._more(f"{count} bytes")
+            yield from self._more(f"{count} bytes")
         data, self._buffer = self._buffer[:count], self._buffer[count:]
         return data
 
-    def _rest(self) -> bytes:
+    def _rest(self) -> Reading[bytes]:
         data, self._buffer = self._buffer, b""
-        while more := self.socket.recv(65536):
+        while more := (yield):
             data += more
         return data
 
-    def _more(self, wanted: object) -> None:
-        data = self.socket.recv(65536)
+    def _more(self, wanted: object) -> Reading[None]:
+        data = yield
         if not data:
             raise BrokenError(f"end of the connection after {self._buffer[-80:]!r}, waiting for {wanted!r}")
         self._buffer += data
