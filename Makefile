@@ -16,6 +16,8 @@ RUN_PACKAGES  = gcc libc6-dev libsystemd-dev pkg-config python3 python3-dev pyth
 # PyPy is the second interpreter of the tests; systemd brings systemd-analyze and systemd-socket-activate;
 # groff and man-db check the man pages; with debootstrap and systemd-container machines are made and booted.
 TEST_PACKAGES = debootstrap groff-base man-db pypy3 systemd systemd-container
+# Proxies that the tests put before the server: unpacked, not installed.
+TEST_PROXIES  = haproxy nginx
 BENCH_PACKAGES = puma wrk
 # Build-Depends of packaging/debian/control, and what Debian takes for granted there.
 DEB_PACKAGES   = build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
@@ -76,10 +78,20 @@ deb:
 	.venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable .
 	@touch $@
 
-.venv/test.stamp: .venv/run.stamp
+.venv/test.stamp: .venv/run.stamp | .venv/proxies
 	@$(call install,$(TEST_PACKAGES))
 	.venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test]'
 	@touch $@
+
+# Only unpacked, with what they need and is not there: installed, they would start as services, and listen on
+# port 80 of a machine that is somebody's. What is installed already is left out.
+.venv/proxies: | .venv/run.stamp
+	@mkdir -p $@.new/partial; \
+	fetch="apt-get install -qq --download-only --no-install-recommends $(TEST_PROXIES) \
+		-o Debug::NoLocking=1 -o Dir::Cache::archives=$(CURDIR)/$@.new"; \
+	$$fetch || { $$([ $$(id -u) = 0 ] || echo sudo) apt-get update -q && $$fetch; } && \
+	find $@.new -name '*.deb' -exec dpkg --extract {} $@.new \; -delete && rmdir $@.new/partial
+	@mv $@.new $@
 
 .venv/bench.stamp: .venv/run.stamp bench/requirements.txt
 	@$(call install,$(BENCH_PACKAGES))
