@@ -67,6 +67,21 @@ def parse(text: str) -> Address:
     return Address(TCP, host=_host(host), port=_port(port))
 
 
+def peer(accepted: object) -> tuple[str, str]:
+    """Host and port in the address that accept() gave: a plain IP address, and digits.
+
+    TCP gives (host, port, …); anything else is of a UNIX socket: "" and "".
+    """
+    if not isinstance(accepted, tuple):
+        return "", ""
+    host, port = str(accepted[0]), str(accepted[1])
+    # RFC 4291 2.5.5.2: on a dual-stack listener an IPv4 client appears as ::ffff:192.0.2.1.
+    if host.startswith("::ffff:") and "." in host:
+        host = host[7:]
+    # RFC 4007 11: what follows "%" is a zone of this machine, no part of the client's address.
+    return host.partition("%")[0], port
+
+
 def _host(text: str) -> str:
     if text.startswith("[") and text.endswith("]"):
         try:

@@ -49,6 +49,9 @@ DEFAULT_NAME = "default"
 # The kernel or the machine is without IPv6: socket() and bind() say so differently.
 NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
+# net.core.somaxconn, to which listen(2) cuts a backlog.
+SOMAXCONN = 4096
+
 # sun_path has 108 bytes with its final NUL (unix(7)).
 PATH_BYTES = 107
 
@@ -238,6 +241,16 @@ def recover(config: Config, returned: Sequence[tuple[int, str]]) -> tuple[list[L
     asked = [listeners[position] for position in wanted(config, [stored for _, _, stored in told])]
     fit = [each for each in asked if _in_place(each) and _listens(each.socket)]
     return fit, superseded(listeners, fit)
+
+
+def accept_all(listener: Listener) -> Iterator[tuple[socket.socket, object]]:
+    """The connections that queue, with the addresses that accept() gave. As many as the kernel may keep, and
+    no more: under load ever new ones come behind."""
+    for _ in range(SOMAXCONN):
+        try:
+            yield listener.socket.accept()
+        except OSError:
+            return
 
 
 def close(listener: Listener) -> None:

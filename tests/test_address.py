@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.address import ABSTRACT, TCP, UNIX, Address, parse
+from stardust.address import ABSTRACT, TCP, UNIX, Address, parse, peer
 
 RIGHT = [
     pytest.param("127.0.0.1:5000", Address(TCP, "127.0.0.1", 5000), "127.0.0.1:5000", id="IPv4"),
@@ -77,3 +77,32 @@ def test_any_text_is_refused_or_has_a_canonical_form(text: str) -> None:
     except ValueError:
         return
     assert parse(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("accepted", "expected"),
+    [
+        (("192.0.2.1", 4711), ("192.0.2.1", "4711")),
+        (("2001:db8::1", 4711, 0, 0), ("2001:db8::1", "4711")),
+        (("::ffff:192.0.2.1", 4711, 0, 0), ("192.0.2.1", "4711")),
+        (("::ffff:c000:201", 4711, 0, 0), ("::ffff:c000:201", "4711")),
+        (("fe80::1%eth0", 4711, 0, 2), ("fe80::1", "4711")),
+        ("", ("", "")),
+        (b"", ("", "")),
+        (b"\0abstract", ("", "")),
+        (None, ("", "")),
+    ],
+    ids=[
+        "ipv4",
+        "ipv6",
+        "mapped",
+        "mapped in hex is not what getnameinfo gives",
+        "zone",
+        "unix",
+        "unnamed",
+        "abstract",
+        "none",
+    ],
+)
+def test_the_peer(accepted: object, expected: tuple[str, str]) -> None:
+    assert peer(accepted) == expected

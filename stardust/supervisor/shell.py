@@ -20,14 +20,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stardust import address, listener
 from stardust import config as configs
-from stardust import listener
 from stardust.channel import Channel, Message, pair
 from stardust.config import Arguments
 from stardust.control.server import Control
 from stardust.errors import ChannelError, Exit, StardustError
 from stardust.events import IDLE_EXIT, RELOAD_FAILED, RELOADED, STARTED, WORKER_DIED, WORKER_TIMED_OUT, Event
-from stardust.handoff import Link
+from stardust.handoff import Link, Passage
 from stardust.listener import Listener
 from stardust.log import Log
 from stardust.scoreboard import BUSY, SLOTS, Entry, Scoreboard
@@ -679,9 +679,18 @@ class Supervisor:
         for number in [number for number in self.generations if number not in self.state.generations]:
             generation = self.generations.pop(number)
             for each in listener.superseded(generation.listeners, self._bound()):
+                if self.state.stop is Stop.NO and not each.inherited:
+                    self._pass_on(each)
                 let_go(each)
             if generation.requests is not None:
                 generation.requests.close()
+
+    def _pass_on(self, each: Listener) -> None:
+        """Give what queues at a listener that is given up to the workers that stay, who do not have it."""
+        for sock, accepted in listener.accept_all(each):
+            with sock:
+                passage = Passage(each.address, *address.peer(accepted), 0, 0.0, self.now, b"")
+                self.link.give(sock.fileno(), passage)
 
     def _close(self) -> None:
         """Leave last, and leave nothing."""

@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple, Optional
 
+from stardust import address as addresses
 from stardust import system
 from stardust.accesslog import Record
 from stardust.address import Address
@@ -373,7 +374,7 @@ class Loop:
             # accept(2) reports errors of the new connection too; they mean nothing for the listener.
             return fault.errno not in _OUT_OF_DESCRIPTORS
         sock = socket.SocketType(listener.family, socket.SOCK_STREAM, listener.proto, number)
-        connection = self._welcome(sock, number, door.address, *environs.remote(peer))
+        connection = self._welcome(sock, number, door.address, *addresses.peer(peer))
         self._receive(connection)
         self.accepted += 1
         if connection.interest or self.accepted >= _IN_A_ROW:

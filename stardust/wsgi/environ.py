@@ -86,24 +86,12 @@ def listener(base: Environ, address: Address, host: str, scheme: str = "http") -
 
 
 def connection(base: Environ, host: str, port: str) -> Environ:
-    """What holds for every request of a connection; `host` and `port` are those of `remote`.
+    """What holds for every request of a connection; `host` and `port` are what `address.peer` says.
 
     REMOTE_ADDR is a plain IP address and REMOTE_PORT its port in digits; both are "" for a UNIX socket's
     peer.
     """
     return {**base, "REMOTE_ADDR": host, "REMOTE_PORT": port}
-
-
-def remote(peer: object) -> tuple[str, str]:
-    """Host and port in accept()'s address. TCP gives (host, port, …); anything else is of UNIX: "" and ""."""
-    if not isinstance(peer, tuple):
-        return "", ""
-    host, port = str(peer[0]), str(peer[1])
-    # RFC 4291 2.5.5.2: on a dual-stack listener an IPv4 client appears as ::ffff:192.0.2.1.
-    if host.startswith("::ffff:") and "." in host:
-        host = host[7:]
-    # RFC 4007 11: what follows "%" is a zone of this machine, no part of the client's address.
-    return host.partition("%")[0], port
 
 
 def environ(base: Environ, head: Head, body: BinaryIO, received: Optional[int] = None) -> Environ:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.client import Address, Connection, request
-from tests.live.harness import Server, listening
+from tests.live.harness import Gate, Server, listening
 from tests.live.load import Load
 
 WORKERS = 10
@@ -127,6 +127,28 @@ def test_harakiri(tmp_path: Path, listener: socket.socket) -> None:
         assert deadly.failures == []
         assert max(deadly.answers.values()) == 1
         unharmed(load)
+
+
+def test_what_queues_at_a_listener_that_goes(tmp_path: Path, listener: socket.socket, gate: Gate) -> None:
+    """Nobody accepts there any more, but it is open as long as an old worker has it."""
+    side = str(tmp_path / "side.sock")
+    settings = "max-workers = 1\n[listen.http]\n"
+    both = settings + f'[listen.side]\naddress = "{side}"\n'
+    with Server(tmp_path, both, sockets={"http": listener}) as server, ExitStack() as stack:
+        server.ready()
+        long = stack.enter_context(Connection(server.address))
+        long.send(request("GET", f"/hold?gate={gate.path}"))
+        held = gate.arrival()
+        server.configure(settings)
+        assert server.control("reload").code == 0
+        clients = [stack.enter_context(Connection(side)) for _ in range(CLIENTS)]
+        for client in clients[1:]:
+            client.send(request("GET", "/pid"))
+        held.release()
+        assert long.receive().text == "let go\n"
+        server.ended(held.pid)
+        clients[0].send(request("GET", "/pid"))
+        assert {int(client.receive().text) for client in clients} == server.workers().keys()
 
 
 def test_a_listener_that_goes(tmp_path: Path, listener: socket.socket) -> None:

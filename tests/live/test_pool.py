@@ -37,20 +37,20 @@ def test_killed_workers_are_replaced(tmp_path: Path, listener: socket.socket) ->
 def test_a_killed_worker_fails_its_own_request_alone(
     tmp_path: Path, listener: socket.socket, gate: Gate
 ) -> None:
-    """Its own, and those of connections it had let in before it was held up: one for each client at most."""
+    """Its own: connections that it had let in before it was held up have gone to the other one."""
     settings = "max-workers = 2\n"
     with Server(tmp_path, settings, sockets={"http": listener}, trouble="kill|died|signal 9") as server:
         server.ready()
         with Connection(server.address) as connection, Load(server.address) as load:
             connection.send(request("GET", gated(gate.path)))
             held = gate.arrival()
-            load.await_answers(20)
+            load.await_answers(200)
             server.kill(held.pid)
             held.lost()
             with pytest.raises((BrokenError, ConnectionError)):
                 connection.receive()
             load.await_answers(20)
-        assert len(load.failures) <= CLIENTS
+        assert not load.failures
 
 
 def test_a_crash_that_repeats_backs_off(tmp_path: Path, listener: socket.socket) -> None:
@@ -115,7 +115,7 @@ def test_orphans_leave_by_themselves(tmp_path: Path, listener: socket.socket, ga
 
 
 def test_recycling_loses_nothing(tmp_path: Path, listener: socket.socket) -> None:
-    """The default `max-reqs-per-child = 1000`; who was let in before it was reached is served."""
+    """The default `max-reqs-per-child = 1000`; who was let in before it was reached is served by another."""
     with Server(tmp_path, "max-workers = 2\n", sockets={"http": listener}) as server:
         server.ready()
         with Load(server.address, "/pid", clients=CLIENTS) as load:
@@ -123,7 +123,7 @@ def test_recycling_loses_nothing(tmp_path: Path, listener: socket.socket) -> Non
                 load.await_answers(500)
         assert not load.failures
         assert len(load.answers) >= 4
-        assert max(load.answers.values()) <= 1000 + CLIENTS
+        assert max(load.answers.values()) <= 1000
 
 
 def test_recycling_can_be_off(tmp_path: Path, listener: socket.socket) -> None:

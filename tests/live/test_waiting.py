@@ -149,6 +149,24 @@ def test_killed_by_somebody_a_worker_leaves_all_that_asked(
             ask_all(connections)
 
 
+def test_the_work_is_shared(tmp_path: Path, listener: socket.socket) -> None:
+    """By kept connections and others, however long requests have scattered them: nobody has more than twice
+    his share."""
+    settings = "max-workers = 4\nmax-keepalive-reqs = 0\nmax-reqs-per-child = 0\n"
+    with Server(tmp_path, settings, sockets={"http": listener}) as server:
+        server.ready()
+        with Load(server.address, "/pid", clients=4, keeping=24) as load:
+            with Load(server.address, "/nap", clients=0, keeping=2) as naps:
+                naps.await_answers(20)
+            load.await_answers(4000)
+            before = load.answers.copy()
+            load.await_answers(4000)
+            shares = load.answers - before
+        assert not load.failures
+        assert set(shares) == {str(pid) for pid in server.workers()}
+        assert max(shares.values()) <= 2 * shares.total() / len(shares)
+
+
 def test_a_worker_that_was_taken_over(tmp_path: Path, listener: socket.socket) -> None:
     """It sends its siblings nonsense, with descriptors of all kinds: they close it, say so, and go on."""
     settings = KEPT + "max-reqs-per-child = 0\n"

@@ -170,36 +170,6 @@ def test_the_scheme_may_be_another() -> None:
     assert environ.listener(SERVER, parse(":443"), "", "https")["wsgi.url_scheme"] == "https"
 
 
-@pytest.mark.parametrize(
-    ("peer", "expected"),
-    [
-        (("192.0.2.1", 4711), ("192.0.2.1", "4711")),
-        (("2001:db8::1", 4711, 0, 0), ("2001:db8::1", "4711")),
-        (("::ffff:192.0.2.1", 4711, 0, 0), ("192.0.2.1", "4711")),
-        (("::ffff:c000:201", 4711, 0, 0), ("::ffff:c000:201", "4711")),
-        (("fe80::1%eth0", 4711, 0, 2), ("fe80::1", "4711")),
-        ("", ("", "")),
-        (b"", ("", "")),
-        (b"\0abstract", ("", "")),
-        (None, ("", "")),
-    ],
-    ids=[
-        "ipv4",
-        "ipv6",
-        "mapped",
-        "mapped in hex is not what getnameinfo gives",
-        "zone",
-        "unix",
-        "unnamed",
-        "abstract",
-        "none",
-    ],
-)
-def test_the_peer(peer: object, expected: tuple[str, str]) -> None:
-    result = environ.connection(SERVER, *environ.remote(peer))
-    assert (result["REMOTE_ADDR"], result["REMOTE_PORT"]) == expected
-
-
 def test_no_layer_changes_the_one_below() -> None:
     before = dict(SERVER)
     result = build(head())

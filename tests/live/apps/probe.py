@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
@@ -39,6 +40,12 @@ def pid(environ: WSGIEnvironment) -> bytes:
 def hold(environ: WSGIEnvironment) -> bytes:
     wait_at(parse_qs(environ["QUERY_STRING"])["gate"][0])
     return b"let go\n"
+
+
+def nap(environ: WSGIEnvironment) -> bytes:
+    """Takes long enough for others to be looked after, and no longer."""
+    threading.Event().wait(0.05)
+    return pid(environ)
 
 
 def spin(environ: WSGIEnvironment) -> bytes:
@@ -121,6 +128,7 @@ def as_json(value: Any) -> bytes:
 ROUTES = {
     "/pid": pid,
     "/hold": hold,
+    "/nap": nap,
     "/spin": spin,
     "/freeze": freeze,
     "/crash": crash,
