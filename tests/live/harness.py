@@ -39,7 +39,7 @@ APPS = Path(__file__).parent / "apps"
 PROBE = APPS / "probe.py"
 
 # Puts the given descriptors at 3, 4, … and becomes the command, with LISTEN_PID naming itself, as systemd
-# does. The descriptors given are all above 63, hence none is overwritten before it is moved.
+# does. The descriptors given are all above those, hence none is overwritten before it is moved.
 EXEC = """
 import os, sys
 fds, command = sys.argv[1].split(), sys.argv[2:]
@@ -50,7 +50,7 @@ if fds and "LISTEN_PID" not in os.environ:
     os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(command[0], command)
 """
-ABOVE = 64
+ABOVE = 64  # where the descriptors given begin, if they are few
 
 MARK = "STARDUST_TEST_TREE"
 # A version of an application may follow another of the same size in the same second, and a cached .pyc knows
@@ -75,10 +75,14 @@ class Outcome(NamedTuple):
 
 
 class Store:
-    """The descriptor store of a unit: what one run gives it, the next gets back. A context manager."""
+    """The descriptor store of a unit: what one run gives it, the next gets back. A context manager.
 
-    def __init__(self) -> None:
-        self.sockets: dict[str, socket.socket] = {}  # by FDNAME=
+    `room` is FileDescriptorStoreMax=. `sockets` are the descriptors in it, by FDNAME=.
+    """
+
+    def __init__(self, room: int = 10_000) -> None:
+        self.sockets: dict[str, list[int]] = {}
+        self._room = room
 
     def __enter__(self) -> Self:
         return self
@@ -87,12 +91,20 @@ class Store:
         for name in [*self.sockets]:
             self.remove(name)
 
+    @property
+    def handed(self) -> list[tuple[str, int]]:
+        """What the next run gets: names and descriptors."""
+        return [(name, fd) for name, fds in self.sockets.items() for fd in fds]
+
     def add(self, name: str, descriptor: int) -> None:
-        assert name not in self.sockets
-        self.sockets[name] = socket.socket(fileno=descriptor)
+        if len(self.handed) == self._room:
+            os.close(descriptor)
+        else:
+            self.sockets.setdefault(name, []).append(descriptor)
 
     def remove(self, name: str) -> None:
-        self.sockets.pop(name).close()
+        for descriptor in self.sockets.pop(name):
+            os.close(descriptor)
 
 
 class Manager:
@@ -273,14 +285,15 @@ class Server:
 
     def __enter__(self) -> Self:
         self.manager = Manager(self.place / "notify", self._store)
-        handed = {**self._sockets, **(self._store.sockets if self._store else {})}
+        handed = [(name, each.fileno()) for name, each in self._sockets.items()]
+        handed += self._store.handed if self._store else []
         environ = {**os.environ, "NOTIFY_SOCKET": self.manager.path, MARK: self._mark}
         environ[NO_PYC] = "1"
         if handed:
             environ["LISTEN_FDS"] = str(len(handed))
-            environ["LISTEN_FDNAMES"] = ":".join(handed)
+            environ["LISTEN_FDNAMES"] = ":".join(name for name, _ in handed)
         environ.update(self._own_environ)
-        lifted = [fcntl.fcntl(each, fcntl.F_DUPFD, ABOVE) for each in handed.values()]
+        lifted = [fcntl.fcntl(each, fcntl.F_DUPFD, ABOVE + len(handed)) for _, each in handed]
         launcher = [*self._launcher]
         if launcher:
             # systemd-socket-activate starts its child with an environment of its own making.
@@ -357,8 +370,11 @@ class Server:
         signal.pidfd_send_signal(self._pidfd, number)
 
     def wait(self) -> int:
-        """Waits for the end of the supervisor; its exit code, negative for a signal."""
-        assert readable(self._pidfd, PATIENCE), "the supervisor does not end"
+        """Waits for the end of the supervisor, hearing what it says; its exit code, negative for a signal."""
+        deadline = time.monotonic() + PATIENCE
+        while not readable(self._pidfd, deadline - time.monotonic(), self.manager.fileno()):
+            assert time.monotonic() < deadline, "the supervisor does not end"
+            self.manager._receive()
         return self._process.wait()
 
     # What a client and an administrator see.
@@ -450,11 +466,13 @@ def outcome(process: subprocess.Popen[str]) -> Outcome:
     return Outcome(process.returncode, out, err)
 
 
-def readable(descriptor: int, seconds: float) -> bool:
-    """Waits so long at most until it is. Not with select(2), which knows no descriptor above 1023."""
+def readable(descriptor: int, seconds: float, *others: int) -> bool:
+    """Waits so long at most until it, or another one, is; whether it is. Not with select(2), which knows no
+    descriptor above 1023."""
     poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+    for each in (descriptor, *others):
+        poll.register(each, select.POLLIN)
+    return descriptor in [number for number, _ in poll.poll(seconds * 1000)]
 
 
 def children(pid: int) -> set[int]:
