@@ -19,10 +19,11 @@ from stardust.log import Log, find_sink, instance
 from stardust.scoreboard import Scoreboard
 from stardust.settings import Config
 from stardust.supervisor import processes
+from stardust.supervisor.custody import Custody
 from stardust.supervisor.generation import Generation
 from stardust.supervisor.keeper import Keeper
 from stardust.supervisor.shell import Supervisor, Surroundings
-from stardust.systemd import activation
+from stardust.systemd import activation, store
 from stardust.systemd.notify import Notifier, watchdog_interval
 
 
@@ -62,17 +63,20 @@ def _complain(text: str, source: str) -> None:
 def _run(arguments: Arguments, config: Config, notifier: Notifier) -> int:
     """Take what systemd hands over, scrub the environment of it, and serve."""
     faulthandler.enable()  # systemd's watchdog ends a stuck supervisor with SIGABRT: have its stacks logged
-    system.raise_descriptor_limit()
+    limit = system.raise_descriptor_limit()
     pid = os.getpid()
     watchdog = watchdog_interval(os.environ, pid)
     handed = activation.inherited(os.environ, pid)
     stored = activation.stored(handed)
-    inherited = [each for each in handed if each not in stored]
+    left = activation.left(handed)
+    own = {*stored, *left}
+    inherited = [each for each in handed if each not in own]
     sink = find_sink(os.environ)
     log = Log("supervisor", config.log_level, sink=sink, fields=instance(config.source))
     control_path = control_address.default(config.source, config.control_socket, os.environ, os.geteuid())
     activation.scrub(os.environ)
     if config.max_workers == 0:
+        Custody(notifier, left, 0, log).take_up([], 0.0)
         _serve_alone(config, Keeper(notifier, stored).open(config, inherited, []), notifier, log)
     given = Surroundings(
         arguments=arguments,
@@ -84,6 +88,8 @@ def _run(arguments: Arguments, config: Config, notifier: Notifier) -> int:
         control=Control.bind(control_path) if control_path else None,
         log=log,
         stored=stored,
+        left=left,
+        room=store.room(limit),
     )
     if notifier.fault:
         log.warning(notifier.fault)
@@ -97,7 +103,7 @@ def _serve_alone(config: Config, listeners: list[Listener], notifier: Notifier, 
     generation = Generation(1, config, listeners)
     generation.open_request_log(log)
     ours, theirs = pair()
-    message = generation.first_message(Scoreboard.create(), log.sink, None)
+    message = generation.first_message(Scoreboard.create(), log.sink, ())
     Channel(ours).send("generation", *message)
     ours.set_inheritable(True)  # the other end would read end of file if nobody held this one
     environ = configs.application_environment(config, os.environ)

@@ -5,6 +5,8 @@ ends. Who has a connection that somebody else could serve sooner writes it at on
 beside the listeners of every worker that is free, and the kernel gives each message to one of them. Nobody
 addresses anybody: a connection goes to whoever is free first, and waits in the socketpair until then.
 
+The shelf is a second one, by which idle connections leave the server when it stops (supervisor/custody.py).
+
 A message is one connection, or a nudge: "somebody look at the listeners". What a connection is made of:
 
     its descriptor                        SCM_RIGHTS

@@ -248,6 +248,12 @@ the next start replaces it if it is stale; a file in `RuntimeDirectory=` is remo
 restart, so that such a socket is bound anew.
 """
 
+_CONNECTIONS = """
+With `store-connections = true` idle connections go there too when the server stops, one place each, and
+the next start serves them on. Where there are many, raise `FileDescriptorStoreMax=` and `LimitNOFILE=`:
+more than the soft limit could not be handed over to a service that starts, and are closed.
+"""
+
 _CREDENTIALS = """
 A setting that names a file to be read, as `env-file`, takes `credential:NAME` too: what
 `LoadCredential=NAME:PATH` of the unit passes to the service, in `$CREDENTIALS_DIRECTORY`. The application
@@ -289,6 +295,7 @@ def stardust_8() -> str:
         _heading("systemd"),
         _prose(_SYSTEMD),
         _prose(_STORE),
+        _prose(_CONNECTIONS),
         _prose(_CREDENTIALS),
         _heading("files"),
         *(_item(path, text) for path, text in _FILES),

@@ -7,7 +7,8 @@ of the monotonic clock.
 
 The first bytes of the header tell workers whether a successor could be forked: one that has reached its
 own limit goes on serving while there is nobody to replace it; whether the whole server stops: then nobody
-follows who could take over a connection; and how many slots were ever used.
+follows who could take over a connection, unless they are stored for its next start; and how many slots were
+ever used.
 
 Runs in the application's interpreter too.
 """
@@ -123,6 +124,15 @@ class Scoreboard:
     @stopping.setter
     def stopping(self, value: bool) -> None:
         self._map[1] = int(value)
+
+    @property
+    def storing(self) -> bool:
+        """Whether connections without a request are then left for the next start of the server."""
+        return self._map[2] == 1
+
+    @storing.setter
+    def storing(self, value: bool) -> None:
+        self._map[2] = int(value)
 
     def _slot_bytes(self, number: int) -> memoryview:
         start = _HEADER + number * _SLOT

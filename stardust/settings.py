@@ -796,6 +796,20 @@ class Config:
             text="Off, `:port` takes IPv4 only, and an IPv6 address is refused.",
         ),
     )
+    store_connections: bool = field(
+        default=False,
+        metadata=row(
+            LISTENERS,
+            SWITCH,
+            help="let idle connections outlive a restart of the service",
+            text="""A server that stops gives connections without a request to systemd, and the next start
+            takes them up: `systemctl restart` then ends no connection. Clients wait through it, and so does
+            what they send. It takes a place in the unit's descriptor store for each connection, and one
+            more: `FileDescriptorStoreMax=`. systemd closes what does not fit, and at the end of `systemctl
+            stop` all of it, without the moment for one more request that an idle connection is left
+            otherwise. Not without systemd, after a crash, or with `max-workers = 0`.""",
+        ),
+    )
     listen: tuple[Listen, ...] = ()
     """Empty: the sockets systemd hands over, and without any `DEFAULT_ADDRESS`."""
     source: str = ""

@@ -59,8 +59,10 @@ def point_stdin_at_nothing() -> None:
         os.close(null)
 
 
-def raise_descriptor_limit() -> None:
-    """Use as many descriptors as the hard limit allows; systemd sets 1024 soft for select(2)'s sake only."""
+def raise_descriptor_limit() -> int:
+    """Use as many descriptors as the hard limit allows; systemd sets 1024 soft for select(2)'s sake only.
+    Returns what the soft limit was."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft

@@ -114,13 +114,14 @@ def _reap(channel: Channel, order: Message) -> None:
 
 
 def _inheritance(order: Message) -> Inheritance:
-    """What came with the first message: descriptors of scoreboard, link (if any), access log (if any) and
-    listeners."""
+    """What came with the first message: descriptors of scoreboard, links (if any), access log (if any)
+    and listeners."""
     content = order.content
     config = settings.load(content["config"])
     descriptors = iter(order.descriptors)
     scoreboard = Scoreboard(next(descriptors))
-    link = Link.adopt(next(descriptors), next(descriptors)) if content["link"] else None
+    link = Link.adopt(next(descriptors), next(descriptors)) if content["links"] else None
+    shelf = Link.adopt(next(descriptors), next(descriptors)) if content["links"] else None
     log_descriptor = next(descriptors) if content["access_log"] else None
     doors = [
         Door(_listener(descriptor), address.Address(*listener["address"]), listener["own"])
@@ -136,7 +137,7 @@ def _inheritance(order: Message) -> Inheritance:
     # Of the generation, not of the zygote: workers that changed their user may not change their names, and
     # keep this one (proc(5), "dumpable").
     system.name_process(f"stardust:g{number}", f"stardust: generation {number}: {config.app}")
-    return Inheritance(content["generation"], config, doors, scoreboard, link, log, log_descriptor, None)
+    return Inheritance(number, config, doors, scoreboard, link, shelf, log, log_descriptor, None)
 
 
 def _listener(descriptor: int) -> socket.socket:

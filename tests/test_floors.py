@@ -68,6 +68,7 @@ FLOORS = {
     "zygote": 6,
     "boot": 6,
     "supervisor.clients": 6,
+    "supervisor.custody": 6,
     "supervisor.deaths": 6,
     "supervisor.generation": 6,
     "supervisor.health": 6,

@@ -103,8 +103,10 @@ def test_another_process_sees_it(board: Scoreboard) -> None:
     for value in (True, False, True):
         board.replaceable = value
         board.stopping = not value
+        board.storing = value
         assert other.replaceable is value
         assert other.stopping is not value
+        assert other.storing is value
     other.slot(5).born(1, 2, 3.0)
     assert board.read(5).generation == 2
     os.close(other.descriptor)

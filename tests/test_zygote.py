@@ -98,9 +98,10 @@ class Zygote:
         listeners = [Listener("http", sock, where, False, config.listen[0])]
         generation = Generation(1, config, listeners)
         generation.open_request_log(Log("test"))
-        link = Link.create()
-        self.channel.send("generation", *generation.first_message(self.scoreboard, TEXT, link))
-        link.close()
+        links = (Link.create(), Link.create())
+        self.channel.send("generation", *generation.first_message(self.scoreboard, TEXT, links))
+        for link in links:
+            link.close()
         if generation.requests is not None:
             generation.requests.close()
 

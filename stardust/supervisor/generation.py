@@ -114,23 +114,23 @@ class Generation:
         if self.config.access_log:
             self.requests = RequestLog(self.config, log)
 
-    def first_message(self, scoreboard: Scoreboard, sink: Sink, link: Link | None) -> FirstMessage:
-        """What `zygote.py` is told first. `sink` is that of its log; without a link it is to serve by itself,
-        alone."""
+    def first_message(self, scoreboard: Scoreboard, sink: Sink, links: Sequence[Link]) -> FirstMessage:
+        """What `zygote.py` is told first. `sink` is that of its log, `links` the one between workers and the
+        shelf; without them it is to serve by itself, alone."""
         content = {
             "generation": self.number,
             "config": settings.dump(self.config),
             "listeners": [
                 {"address": list(each.address), "own": not each.inherited} for each in self.listeners
             ],
-            "link": link is not None,
+            "links": bool(links),
             "access_log": self.requests is not None,
             "sink": sink,
         }
-        links = [] if link is None else link.descriptors
+        ends = [end for link in links for end in link.descriptors]
         logs = [] if self.requests is None else [self.requests.descriptor]
         listeners = [each.socket.fileno() for each in self.listeners]
-        return content, [scoreboard.descriptor, *links, *logs, *listeners]
+        return content, [scoreboard.descriptor, *ends, *logs, *listeners]
 
 
 FirstMessage = tuple[dict[str, object], Sequence[int]]

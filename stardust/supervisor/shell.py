@@ -34,6 +34,7 @@ from stardust.scoreboard import BUSY, SLOTS, Entry, Scoreboard
 from stardust.settings import Config
 from stardust.supervisor import deaths, health, plan, processes, report
 from stardust.supervisor.clients import Clients
+from stardust.supervisor.custody import Custody
 from stardust.supervisor.generation import Generation
 from stardust.supervisor.keeper import Keeper
 from stardust.supervisor.plan import Phase, State, Stop, Zygote
@@ -43,6 +44,8 @@ from stardust.systemd.notify import Notifier
 _EXTENSION = 15.0  # s; by how much systemd's time limit is moved while there is progress,
 _EXTEND_EVERY = 5.0  # s; and how often
 _RETRY = 0.1  # s; until a message that systemd had no room for is offered again
+_MOVE_AGAIN = 0.01  # s; until a connection that systemd, or the workers, had no room for is
+_STORING = 5.0  # s; how long connections that systemd has no room for may hold up the end
 _AT_WORK = (Phase.STARTING, Phase.READY, Phase.STUCK, Phase.CONDEMNED)  # nobody asked it to end
 _NO_STACKS = "It wrote no stacks: it is stopped, or hangs in the kernel."
 _SIGNALS = (
@@ -85,7 +88,11 @@ class Child:
 
 @dataclass(slots=True)
 class Surroundings:
-    """What the supervisor is given at its start."""
+    """What the supervisor is given at its start.
+
+    `inherited`, `stored`, `left`: descriptors and their names, those of socket units, and what an earlier run
+    had stored: listeners and idle connections. `room`: how many connections this one may store.
+    """
 
     arguments: Arguments
     config: Config
@@ -96,6 +103,8 @@ class Surroundings:
     control: Control | None
     log: Log
     stored: Sequence[tuple[int, str]] = ()
+    left: Sequence[tuple[int, str]] = ()
+    room: int = 0
 
 
 class Supervisor:
@@ -113,9 +122,11 @@ class Supervisor:
         self.epoll = select.epoll()
         self.watched: dict[int, Callable[[], object]] = {}
         self.exit: Exit | None = None
+        self.gone_by = math.inf
         self.started = self.now = time.monotonic()
         self.clients = Clients(given.control, self)
         self.keeper = Keeper(given.notifier, given.stored)
+        self.custody = Custody(given.notifier, given.left, given.room, given.log)
         self.said_last: plan.Outcome | None = None
         self.said_serving = 0
         self.judge_at = self.watchdog_at = self.extend_at = math.inf
@@ -130,7 +141,7 @@ class Supervisor:
         self._watch_signals()
         while True:
             wake_at = self._settle()
-            if self.exit is not None:
+            if self.exit is not None and self._may_go():
                 break
             self._wait(wake_at)
         self._close()
@@ -189,7 +200,34 @@ class Supervisor:
             self.given.notifier.extend(_EXTENSION)
             self.extend_at = self.now + _EXTEND_EVERY
         retry = self.now + _RETRY if self.given.notifier.pending else math.inf
-        return min(self.judge_at, self._judge_zygotes(), self.watchdog_at, self.extend_at, retry)
+        timers = (self.judge_at, self._judge_zygotes(), self.watchdog_at, self.extend_at)
+        return min(*timers, retry, self._move_connections())
+
+    def _move_connections(self) -> float:
+        """Those of the run before to the workers, those of this one to systemd: as there is room. When to
+        try again."""
+        if self.custody.storing:
+            return math.inf if self._collected() else self.now + _MOVE_AGAIN
+        if self.state.stop is Stop.NO and not self.custody.hand_on(self.link):
+            return self.now + _MOVE_AGAIN
+        return math.inf
+
+    def _collected(self) -> bool:
+        """Whether systemd has all that workers left for the next start; while it has no room, nobody looks
+        at the shelf. At the end, what was on its way to a worker belongs to it too."""
+        if not self.custody.storing:
+            return True
+        shelf = self.custody.shelf
+        done = self.custody.collect(shelf) and (self.exit is None or self.custody.collect(self.link))
+        if not done:
+            self.unwatch(shelf.fileno())
+        elif shelf.fileno() not in self.watched:
+            self.watch(shelf.fileno(), lambda: None)  # to wake up: it is the timers that collect
+        return done
+
+    def _may_go(self) -> bool:
+        """Connections that systemd has no room for hold the end up, though not for ever."""
+        return self._collected() or self.now >= self.gone_by
 
     def _limits(self, generation: int) -> health.Limits:
         config = self.generations[generation].config
@@ -468,6 +506,7 @@ class Supervisor:
                 self._do_say_ready()
             case plan.SayStopping():
                 self.log.info("stopping")
+                self._store_connections()
                 self.scoreboard.stopping = True
                 self.given.notifier.stopping(self._status_line())
             case plan.CheckIdle():
@@ -486,10 +525,27 @@ class Supervisor:
                 self.clients.conclude(outcome)
             case plan.Leave(code):
                 self.exit = code
+                self.gone_by = min(self.gone_by, self.now + _STORING)
 
     def _tell_everybody(self, order: str, content: dict[str, object] | None = None) -> None:
         for child in self.children.values():
             child.channel.send(order, content)
+
+    def _store_connections(self) -> None:
+        """The next start is to have the idle ones. Until this one serves, systemd still has all there are."""
+        generation = self.generations.get(self.state.serving)
+        if (
+            generation is None
+            or not generation.config.store_connections
+            or not self.given.notifier.connected
+            or self.state.stop is not Stop.GRACEFUL
+        ):
+            return
+        try:
+            self.custody.open()
+        except OSError as fault:
+            self.log.error(f"idle connections will not outlive this stop: {fault.strerror}")
+        self.scoreboard.storing = self.custody.storing
 
     def _do_retire(self, number: int, order: str) -> None:
         """The flag first: a busy worker reads its orders only when it has accepted the next connection."""
@@ -517,7 +573,8 @@ class Supervisor:
             self.see(plan.Failed(number, f"{what}: {fault.strerror}", "", Exit.FAILURE))
             return
         generation.channel = channel
-        channel.send("generation", *generation.first_message(self.scoreboard, self.log.sink, self.link))
+        links = (self.link, self.custody.shelf)
+        channel.send("generation", *generation.first_message(self.scoreboard, self.log.sink, links))
         self.watch(channel.fileno(), lambda: self._hear_zygote(number, channel))
 
     def _configuration(self) -> Config:
@@ -619,6 +676,7 @@ class Supervisor:
             event = RELOADED if self.said_serving else STARTED
             self.said_serving = state.serving
             self._tell_serving(event)
+            self._take_up_connections()
         if state.serving:
             self.given.notifier.status(self._status_line())
         if self.judge_at == math.inf and self.children:
@@ -643,6 +701,14 @@ class Supervisor:
             event,
             {"STARDUST_GENERATION": number},
         )
+
+    def _take_up_connections(self) -> None:
+        """Those that the run before left, now that their next request would be answered."""
+        generation = self.generations[self.state.serving]
+        wanted = generation.listeners if generation.config.store_connections else []
+        count = self.custody.take_up([each.address for each in wanted], self.now)
+        if count:
+            self.log.info(f"connections that outlived the restart: {count}")
 
     def _reopen_logs(self) -> None:
         """The access log was renamed (logrotate): everybody goes on in a new file of the old name."""
@@ -695,6 +761,14 @@ class Supervisor:
     def _close(self) -> None:
         """Leave last, and leave nothing."""
         self.given.notifier.flush()
+        if self.custody.stored:
+            self.log.info(f"idle connections left to systemd, for the next start: {self.custody.stored}")
+        if self.custody.surplus:
+            self.log.warning(
+                f"idle connections closed, for the next start could not be given them: {self.custody.surplus}"
+                "; raise LimitNOFILE= of the unit"
+            )
+        self.custody.close()
         self.clients.close()
         self.link.close()
 

@@ -8,8 +8,8 @@ involved, and several descriptors may carry one name.
 They are duplicates of what systemd keeps. So nobody here or elsewhere calls shutdown() on one, or unlinks its
 path (systemd.socket(5), Accept=): that would break the socket for the next start of the service too.
 
-Listeners that we bound ourselves, and that systemd stored for us, come back in the same way; `stored` tells
-them from the others.
+Listeners that we bound ourselves, and that systemd stored for us, come back in the same way, and so do idle
+connections of the run before; `stored` and `left` tell them from the others.
 
 Call order: `inherited`, then everything else that reads such variables (`notify`), then `scrub`.
 """
@@ -46,10 +46,15 @@ SOCKET_TYPES = {
     socket.SOCK_SEQPACKET: "a sequential-packet socket",
     socket.SOCK_RAW: "a raw socket",
 }
+NO_LISTENER = "a stream socket that does not listen"
+
+# What the run before stored beside listeners, by name and by what it is.
+LEFT = ((store.CONNECTION, NO_LISTENER), (store.TABLE, FILE_TYPES[stat.S_IFREG]))
 
 
 class Inherited(NamedTuple):
-    """One descriptor that systemd handed over: a listening stream socket, non-blocking, close-on-exec."""
+    """One descriptor that systemd handed over: a listening stream socket, non-blocking, close-on-exec; or
+    what we had stored ourselves."""
 
     fd: int
     name: str
@@ -78,6 +83,16 @@ def inherited(environ: Mapping[str, str], pid: int) -> list[Inherited]:
 def stored(handed: Sequence[Inherited]) -> list[Inherited]:
     """Those of `handed` that we had bound and sent to systemd's descriptor store."""
     return [each for each in handed if store.read(*each) is not None]
+
+
+def left(handed: Sequence[Inherited]) -> list[Inherited]:
+    """Those of `handed` that the run before left: its idle connections, and the table of them."""
+    return [each for each in handed if _is_left(*each)]
+
+
+def _is_left(fd: int, name: str) -> bool:
+    """What listens belongs to a socket unit, even if that calls it so."""
+    return (name, unfit(fd)) in LEFT
 
 
 def announced(environ: Mapping[str, str], pid: int) -> int:
@@ -118,7 +133,7 @@ def _refused(error: OSError, count: int, environ: Mapping[str, str]) -> str:
 def _prepare(fd: int, name: str) -> None:
     """Check one descriptor, then keep it from blocking us and from leaking into other programs."""
     fault = unfit(fd)
-    if fault and store.read(fd, name) is None:
+    if fault and not _is_left(fd, name) and store.read(fd, name) is None:
         raise ActivationError(
             f'descriptor {fd} ("{name}") is {fault}: must be a listening stream socket '
             "(ListenStream= with Accept=no in its .socket unit)"
@@ -139,7 +154,7 @@ def unfit(fd: int) -> str:
         if sock.type != socket.SOCK_STREAM:
             return SOCKET_TYPES.get(sock.type, f"a socket of type {int(sock.type)}")
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return "a stream socket that does not listen"
+            return NO_LISTENER
         return ""
     finally:
         sock.detach()  # the descriptor stays open

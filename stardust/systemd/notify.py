@@ -27,8 +27,9 @@ from stardust.errors import ActivationError
 STATUS_BYTES = 1024
 MICROSECONDS = 1_000_000
 
-# The queue of the receiver, or of this socket, is full. Everything else is a fault.
-FULL = (errno.EAGAIN, errno.ENOBUFS)
+# The queue of the receiver, or of this socket, is full, or too many descriptors are under way (unix(7)).
+# Everything else is a fault.
+FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
 
 
 class Owed(NamedTuple):
@@ -89,16 +90,16 @@ class Notifier:
         self._owe(b"STOPPING=1", status)
 
     def keep(self, descriptor: int, name: str) -> None:
-        """Keep a duplicate of a listener for the next start (FDSTORE=1); dropped if the unit has no store.
+        """Keep a duplicate of a descriptor for the next start (FDSTORE=1); dropped if the unit has no store.
 
-        systemd watches it, for FDPOLL=0 is not said: a listener hangs up only if somebody shuts it down, and
-        then it must not come back.
+        systemd watches it, for FDPOLL=0 is not said: what has hung up is forgotten. That is a listener that
+        somebody shut down, or a connection whose client is gone, and neither must come back.
         """
         if self.connected:
             self._owe(b"FDSTORE=1\nFDNAME=" + name.encode(), descriptor=os.dup(descriptor))
 
     def release(self, name: str) -> None:
-        """Close what was kept under `name` (FDSTOREREMOVE=1)."""
+        """Close whatever is kept under `name` (FDSTOREREMOVE=1)."""
         self._owe(b"FDSTOREREMOVE=1\nFDNAME=" + name.encode())
 
     def status(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The names under which systemd's descriptor store keeps the listeners that we bound ourselves.
+"""The names under which systemd's descriptor store keeps what is ours: listeners, and idle connections.
 
 The store (FileDescriptorStoreMax= of the unit; FILE_DESCRIPTOR_STORE.md of systemd) keeps a duplicate of what
 the service sends it, and hands it back at the next start: behind the sockets of socket units, told apart from
@@ -12,6 +12,10 @@ them by name alone. So the name says everything that the next start cannot ask t
 
 The inode of the socket makes the name unique, and it makes certain that the socket is ours: whoever writes
 FileDescriptorName= into a socket unit cannot know which inode that socket will have.
+
+That is the name of a listener. Connections all have one and the same short name, CONNECTION, and what must
+be known of them stands in a memory file beside them, TABLE (supervisor/custody.py). So one message takes all
+of them back; and so they fit into an environment (see `room`), as some two thousand long names would not.
 
 Pure, but for `read`, which looks at the descriptor.
 """
@@ -34,6 +38,16 @@ LONGEST = 255
 # Nothing that a list in an environment variable, or a reader of one, could take for a mark of its own.
 _PLAIN = "/@[]"
 
+CONNECTION = "idle"
+TABLE = "idle-table"
+
+# LISTEN_FDNAMES is one variable, and may have 128 KiB (execve(2), MAX_ARG_STRLEN): for "idle" and a colon
+# each, and more than a third for listeners.
+_MOST_NAMES = 16_000
+
+# Listeners, standard streams, and what systemd has open itself when it starts a service.
+_OTHERS = 128
+
 _NAME = re.compile(r"bound-([0-9]+)-(ipv4|ipv6)-([0-9]+)\.([0-9]+)-(.+)", re.DOTALL)
 
 
@@ -44,6 +58,16 @@ class Stored(NamedTuple):
     ipv6: bool
     file: tuple[int, int] | None
     address: Address
+
+
+def room(limit: int) -> int:
+    """How many connections the next start can be given at most, whose soft limit of descriptors is `limit`
+    (LimitNOFILE=). With more, systemd could not start the service at all, again and again.
+
+    systemd moves each descriptor to its place, or to the next number above that is free, and moves on from
+    there. Only with as many numbers again as there are descriptors is there always one below the limit.
+    """
+    return max(0, min(_MOST_NAMES, (limit - _OTHERS) // 2))
 
 
 def name(stored: Stored) -> str:

@@ -104,6 +104,11 @@ class Connection:
         data = self.buffer if self.body is None else self.raw
         return None if data is None or len(data) > MOST_DATA else data
 
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a request of which nothing was read yet."""
+        return self.stage == READING and self.head is None and not self.buffer
+
     def keep_raw(self, data: bytes) -> None:
         """More has come of a request whose body is incomplete."""
         if self.raw is None or len(self.raw) + len(data) > MOST_DATA:

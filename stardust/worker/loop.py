@@ -96,10 +96,11 @@ class AccessLog(NamedTuple):
 class Loop:
     """One worker's. `run` returns when the worker is to exit: it was asked to leave, and holds nothing more.
 
-    `link` leads to the siblings, None without any; `served(since)` says by slot how many requests each has
-    served that is free, or was then; `replaceable` says whether a successor could be forked for
-    a worker that reached its limit of requests, `stopping` whether the whole server stops; `announce(kind)`
-    tells the supervisor; `report` is told what is wrong with the application, instead of `wsgi.errors`.
+    `link` leads to the siblings, `shelf` to the next start of the server, None without any; `served(since)`
+    says by slot how many requests each has served that is free, or was then; `replaceable` says whether a
+    successor could be forked for a worker that reached its limit of requests, `stopping` whether the whole
+    server stops, `storing` whether idle connections then go onto the shelf; `announce(kind)` tells the
+    supervisor; `report` is told what is wrong with the application, instead of `wsgi.errors`.
     """
 
     def __init__(
@@ -112,9 +113,11 @@ class Loop:
         slot: Slot,
         access_log: Optional[AccessLog] = None,
         link: Optional[Link] = None,
+        shelf: Optional[Link] = None,
         served: Callable[[float], Mapping[int, int]] = lambda since: {},
         replaceable: Callable[[], bool] = lambda: True,
         stopping: Callable[[], bool] = lambda: False,
+        storing: Callable[[], bool] = lambda: False,
         announce: Callable[[str], object] = lambda kind: None,
         report: Optional[Report] = None,
     ) -> None:
@@ -124,10 +127,12 @@ class Loop:
         self.slot = slot
         self.access_log = access_log
         self.link = link
+        self.shelf = shelf
         self.served = served
         self.balance = Balance()
         self.replaceable = replaceable
         self.stopping = stopping
+        self.storing = storing
         self.announce = announce
         self.report = report
 
@@ -173,7 +178,8 @@ class Loop:
         self.give_again = _FOREVER
         self.paused = False
         self.leaving = False
-        self.handing = False  # whether siblings get what it leaves
+        self.final = False  # whether nobody follows when it leaves
+        self.handing = False  # whether what it leaves goes elsewhere: to siblings, or onto the shelf
         self.leave_by = _FOREVER
 
         self.now = self.empty_since = time.monotonic()  # the latter if there are no connections
@@ -275,7 +281,7 @@ class Loop:
         Connections that wait for a request go to siblings. `final`: nobody follows. So those that are on
         their way to a sibling, and those that queue at listeners of our own, are served first; they would be
         lost when these close. Whoever waits for a request has `keepalive_timeout`, but not longer than
-        _FAREWELL, to begin one.
+        _FAREWELL, to begin one; or he goes onto the shelf.
         """
         if not self.leaving:
             self.leaving = True
@@ -284,16 +290,23 @@ class Loop:
             self._wake_by(self.leave_by)
             self._stop_accepting()
             self.announce("leaving")
-        if final or not self.handing:
-            self.handing = False
+        self.final = self.final or final
+        if self.final or not self.handing:
+            self.handing = self._keeping()
+        if not self.handing:
             self.parked.seconds = min(self.parked.seconds, _FAREWELL)
             for connection in [*self.parked.members, *self.fresh.members]:
                 self._wait(connection, self.parked)
         if final:
             self._take_all()
             self._empty_queues()
-        elif self.handing:
+        if self.handing:
             self._hand_over()
+
+    def abandon(self) -> None:
+        """Leave without a supervisor: nobody follows, and nobody would take anything from the shelf."""
+        self.shelf = None
+        self.leave(final=True)
 
     def _tick(self) -> None:
         now = self.now = time.monotonic()
@@ -452,9 +465,11 @@ class Loop:
                 return
 
     def _give(self, connection: Connection) -> bool:
-        """Give a connection to whichever sibling is free first; False if it cannot go, or not now."""
+        """Give a connection to whichever sibling is free first, or onto the shelf; False if it cannot go, or
+        not now."""
         data, queue = connection.received, connection.queue
-        if self.link is None or data is None or self.stopping():
+        link = self.shelf if self._keeping() else None if self.stopping() else self.link
+        if link is None or data is None or not self._can_go(connection):
             return False
         passage = Passage(
             listener=connection.listener,
@@ -465,7 +480,7 @@ class Loop:
             since=self.now if queue is None else queue.since(connection),
             data=bytes(data),
         )
-        if not self.link.give(connection.number, passage):
+        if not link.give(connection.number, passage):
             return False
         self.queued.pop(connection, None)
         if connection in self.ready:
@@ -508,13 +523,22 @@ class Loop:
             if connection.stage == READING or connection in self.queued:
                 yield connection
 
+    def _keeping(self) -> bool:
+        """Whether the whole server stops, and its idle connections wait for the next start."""
+        return self.shelf is not None and self.storing()
+
+    def _can_go(self, connection: Connection) -> bool:
+        """To a sibling with what has come of its next request, unless that is too much; onto the shelf with
+        nothing."""
+        return connection.idle if self._keeping() else connection.received is not None
+
     def _give_all(self, connections: Iterable[Connection]) -> bool:
         """Give those that can go; False if there was no room for all of them."""
-        return all(self._give(connection) for connection in connections if connection.received is not None)
+        return all(self._give(connection) for connection in connections if self._can_go(connection))
 
     def _hand_over(self) -> None:
-        """Leave everybody who waits to siblings. Who cannot go now is served here meanwhile."""
-        if self.stopping():
+        """Leave everybody who waits to siblings, or onto the shelf. Who cannot go now is served meanwhile."""
+        if self.stopping() and not self.final:
             self.leave(final=True)
         elif not self._give_all(self._waiting()):
             self._give_within(_GIVE_AGAIN)

@@ -35,14 +35,15 @@ _IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal
 
 class Inheritance(NamedTuple):
     """What every worker of a generation gets from its zygote. `app` is None if each worker loads its own;
-    `log_descriptor` is that of the access log, None if there is none; `link` leads to its siblings, None if
-    there can be none."""
+    `log_descriptor` is that of the access log, None if there is none; `link` leads to its siblings, `shelf`
+    to the next start of the server, None if it is alone."""
 
     generation: int
     config: Config
     doors: Sequence[Door]
     scoreboard: Scoreboard
     link: Optional[Link]
+    shelf: Optional[Link]
     log: Log
     log_descriptor: Optional[int]
     app: Optional[Callable[..., Any]]
@@ -86,9 +87,11 @@ def run(
         slot=slot,
         access_log=None if file is None else AccessLog(file, accesslog.formatter(config.access_log_format)),
         link=heritage.link,
+        shelf=heritage.shelf,
         served=lambda since: scoreboard.served(since, slot_number),
         replaceable=lambda: channel is None or scoreboard.replaceable,
         stopping=lambda: scoreboard.stopping,
+        storing=lambda: scoreboard.storing,
         announce=lambda kind: channel is not None and channel.send(kind),
         report=complaints.recorder(log) if log.sink.journal else None,
     )
@@ -121,7 +124,7 @@ class Orders:
         if message is None:
             # The supervisor is gone. Nobody will follow this worker, and nobody would stop it.
             self.loop.unwatch(self.channel.fileno())
-            self.loop.leave(final=True)
+            self.loop.abandon()
         elif message.kind == "ping":
             self.loop.beat()
         elif message.kind == "pause":

@@ -36,7 +36,7 @@ def test_zygote_understands_its_first_message(
     )
     addresses = [Address("tcp", "127.0.0.1", 80, ""), Address("unix", "", 0, "/run/x.sock")]
     scoreboard = Scoreboard.create()
-    link = Link.create()
+    links = (Link.create(), Link.create())
     with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
         listeners = [
             Listener(table.name, sock, where, inherited, table)
@@ -47,7 +47,7 @@ def test_zygote_understands_its_first_message(
         generation = Generation(4, config, listeners)
         generation.open_request_log(Log("test"))
         content, descriptors = generation.first_message(
-            scoreboard, Sink("/journal", stamped=False), None if alone else link
+            scoreboard, Sink("/journal", stamped=False), () if alone else links
         )
         ours, theirs = pair()
         with ours, theirs:
@@ -65,12 +65,13 @@ def test_zygote_understands_its_first_message(
     scoreboard.slot(7).born(4711, 4, 1.0)
     assert heritage.scoreboard.read(7).pid == 4711
     assert (heritage.log_descriptor is not None) == logs
-    assert (heritage.link is None) == alone
-    link.nudge()
-    if heritage.link is not None:
-        assert heritage.link.take() is None
-        heritage.link.close()
-    link.close()
+    for ours_of_it, link in zip((heritage.link, heritage.shelf), links, strict=True):
+        assert (ours_of_it is None) == alone
+        link.nudge()
+        if ours_of_it is not None:
+            assert ours_of_it.take() is None
+            ours_of_it.close()
+        link.close()
     for door in heritage.doors:
         door.socket.close()
     if generation.requests is not None:

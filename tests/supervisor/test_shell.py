@@ -6,10 +6,12 @@ the other end of its channel; a worker is such a sleeper too. Whole servers are 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +27,7 @@ from stardust.channel import Channel, Message, pair
 from stardust.errors import Exit
 from stardust.log import Log, Sink
 from stardust.supervisor import plan, processes
+from stardust.supervisor.custody import Custody
 from stardust.supervisor.deaths import Kills
 from stardust.supervisor.plan import Phase
 from stardust.supervisor.shell import Supervisor, Surroundings
@@ -282,6 +285,36 @@ def test_descriptors_that_nobody_asked_for_are_closed(stage: Callable[..., Stage
     it.until(lambda: bool(select.select([reader], [], [], 0)[0]))  # the end: nobody has it
     os.close(reader)
     assert len(open_descriptors() - before) < 10
+
+
+@pytest.mark.parametrize("systemd", ["takes them at last", "never takes them"])
+def test_connections_to_be_stored_hold_the_end_up(
+    stage: Callable[..., Stage], tmp_path: Path, systemd: str
+) -> None:
+    supervisor = stage().supervisor
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        with other, contextlib.suppress(BlockingIOError):
+            while other.sendto(b"X_OTHER=1", manager.getsockname()):
+                pass
+        supervisor.given.notifier = Notifier(manager.getsockname())
+        supervisor.custody.close()
+        supervisor.custody = Custody(supervisor.given.notifier, [], 10, supervisor.log)
+        supervisor.custody.open()
+        supervisor.see(plan.StopAsked())
+        supervisor._settle()
+        assert supervisor.exit is Exit.OK
+        assert not supervisor._may_go()
+        if systemd == "never takes them":
+            supervisor.now = supervisor.gone_by
+        else:
+            with contextlib.suppress(BlockingIOError):
+                while manager.recv(100):
+                    pass
+            supervisor._settle()
+        assert supervisor._may_go()
+    supervisor.given.notifier.close()
 
 
 def test_reload_of_a_broken_file_starts_nothing(stage: Callable[..., Stage], tmp_path: Path) -> None:

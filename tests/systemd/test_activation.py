@@ -135,6 +135,26 @@ def test_a_stored_one_need_not_listen_any_more() -> None:
     assert result["found"] == [[3, name]]
 
 
+def test_what_the_run_before_left() -> None:
+    """Connections and their table are told by name; what listens is a socket unit's, whatever its name."""
+    with listening() as unit, raised(socket.socket()) as connection:
+        table = os.memfd_create("table")
+        handed = [
+            Inherited(unit.fileno(), store.CONNECTION),
+            Inherited(connection.fileno(), store.CONNECTION),
+            Inherited(table, store.TABLE),
+            Inherited(unit.fileno(), store.TABLE),
+            Inherited(unit.fileno(), "http"),
+        ]
+        assert activation.left(handed) == handed[1:3]
+        result = start(
+            [unit.fileno(), connection.fileno()],
+            {"LISTEN_FDS": "2", "LISTEN_FDNAMES": f"http:{store.CONNECTION}"},
+        )
+        os.close(table)
+    assert result["found"] == [[3, "http"], [4, store.CONNECTION]]
+
+
 @pytest.mark.parametrize(
     ("environ", "count"),
     [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -149,6 +151,18 @@ def test_a_descriptor_that_waits_for_room_outlives_its_socket(manager: Manager, 
     with socket.socket(fileno=descriptor) as kept:
         assert kept.getsockname() == where
     assert manager.messages() == ["FDSTOREREMOVE=1\nFDNAME=bound-1"], "and in order"
+
+
+def test_too_many_descriptors_under_way_is_no_fault(manager: Manager, notifier: Notifier) -> None:
+    """unix(7), ETOOMANYREFS: like a queue that is full, it passes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, mock.patch.object(notifier, "_socket") as full:
+        full.sendmsg.side_effect = OSError(errno.ETOOMANYREFS, "Too many references")
+        notifier.keep(listener.fileno(), "bound-1")
+        assert waiting(notifier)
+    notifier.flush()
+    assert not waiting(notifier)
+    assert notifier.fault == ""
+    assert manager.messages() == ["FDSTORE=1\nFDNAME=bound-1"]
 
 
 @pytest.mark.parametrize("reachable", [True, False])

@@ -93,6 +93,19 @@ def test_what_has_no_room_is_not_stored() -> None:
     assert store.name(UNIX._replace(address=Address(addresses.UNIX, path="/" + "ü" * 53))) == ""
 
 
+@pytest.mark.parametrize(
+    ("limit", "room"),
+    [
+        pytest.param(64, 0, id="hardly any"),
+        pytest.param(1024, 448, id="systemd's own limit"),
+        pytest.param(524288, 16000, id="so many names make a long variable"),
+    ],
+)
+def test_room_for_connections(limit: int, room: int) -> None:
+    assert store.room(limit) == room
+    assert len(f"LISTEN_FDNAMES={':'.join([store.CONNECTION] * room)}") < 2 * 131072 // 3
+
+
 def test_a_name_belongs_to_one_socket() -> None:
     """A FileDescriptorName= that was copied from a store says nothing about another socket."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:

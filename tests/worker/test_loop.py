@@ -103,6 +103,8 @@ class Server:
         replaceable: Callable[[], bool] = lambda: True,
         link: Link | None = None,
         stopping: Callable[[], bool] = lambda: False,
+        shelf: Link | None = None,
+        storing: Callable[[], bool] = lambda: False,
     ) -> None:
         self.clock = Clock()
         self.records: list[Record] = []
@@ -122,6 +124,8 @@ class Server:
             link=link,
             replaceable=replaceable,
             stopping=stopping,
+            shelf=shelf,
+            storing=storing,
             announce=self.announced.append,
         )
         self._orders: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
@@ -1424,8 +1428,10 @@ def passage(data: bytes, **more: Any) -> Passage:
     )
 
 
-HALF_HEAD = b"GET /half HTTP/1.1\r\nHo"
-HALF_BODY = request("POST", "/half", body=b"x" * 1000)[:-100]
+HALF = request("GET", "/half")
+HALF_HEAD = HALF[:20]
+WHOLE = request("POST", "/half", body=b"x" * 1000)
+HALF_BODY = WHOLE[:-100]
 LARGE_BODY = request("POST", "/large", body=bytes(100_000))
 
 
@@ -1563,6 +1569,172 @@ class TestGiving:
             assert client.get().closes
             server.ended()
             sibling.nothing()
+
+
+class TestStoring:
+    """What goes onto the shelf when the server stops, and may start again."""
+
+    @pytest.fixture
+    def shelf(self) -> Iterator[Sibling]:
+        with Sibling() as shelf:
+            yield shelf
+
+    @pytest.fixture
+    def stopping(self) -> list[bool]:
+        """Not empty: the server stops."""
+        return []
+
+    @pytest.fixture
+    def storing(self, sibling: Sibling, shelf: Sibling, stopping: list[bool]) -> Shared:
+        stops = functools.partial(bool, stopping)
+        return functools.partial(Server, link=sibling.link, stopping=stops, shelf=shelf.link, storing=stops)
+
+    @pytest.fixture
+    def stop(self, stopping: list[bool]) -> Callable[[Loop], None]:
+        def stop(loop: Loop) -> None:
+            stopping.append(True)
+            loop.leave(final=True)
+
+        return stop
+
+    def test_who_has_sent_nothing(
+        self, kept: Config, storing: Shared, sibling: Sibling, shelf: Sibling, stop: Callable[[Loop], None]
+    ) -> None:
+        with (
+            storing(echo, kept) as server,
+            Client(server.address) as parked,
+            Client(server.address) as fresh,
+        ):
+            parked.get()
+            server.settled()
+            server.until(lambda loop: loop.fresh.members)
+            server.ask(stop)
+            server.ended()
+            given = {shelf.taken().passage for _ in range(2)}
+            assert {(int(each.port), each.requests, each.data) for each in given} == {
+                (parked.socket.getsockname()[1], 1, b""),
+                (fresh.socket.getsockname()[1], 0, b""),
+            }
+            sibling.nothing()
+
+    def test_a_request_that_comes_is_left_in_its_socket(
+        self, kept: Config, storing: Shared, shelf: Sibling, stop: Callable[[Loop], None]
+    ) -> None:
+        with storing(echo, kept) as server, Client(server.address) as client:
+            client.get()
+            server.settled()
+
+            def come(loop: Loop) -> None:
+                client.send(request("GET", "/late"))
+                stop(loop)
+
+            server.ask(come)
+            server.ended()
+            given = shelf.taken()
+            assert given.passage.data == b""
+            assert given.socket.recv(100) == request("GET", "/late")
+
+    @pytest.mark.parametrize(
+        "begun", [HALF_HEAD, HALF_BODY, LARGE_BODY[:-9]], ids=["head", "body", "large body"]
+    )
+    def test_what_was_begun_is_answered_first(
+        self,
+        kept: Config,
+        storing: Shared,
+        shelf: Sibling,
+        stop: Callable[[Loop], None],
+        begun: bytes,
+    ) -> None:
+        whole = next(each for each in (HALF, WHOLE, LARGE_BODY) if each.startswith(begun))
+        with storing(echo, kept) as server, Client(server.address) as client:
+            client.get()
+            client.send(begun)
+            server.until(lambda loop: loop.reading_heads.members or loop.reading_bodies.members)
+            server.ask(stop)
+            shelf.nothing()
+            client.send(whole[len(begun) :])
+            answer = client.receive()
+            assert (answer.status, answer.closes) == (200, False)
+            server.ended()
+            assert shelf.taken().passage.requests == 2
+
+    def test_two_requests_at_once(
+        self, kept: Config, storing: Shared, shelf: Sibling, stop: Callable[[Loop], None]
+    ) -> None:
+        """Both have been read."""
+        gate = Gate()
+        with storing(gated(gate), kept) as server, Client(server.address) as client:
+            client.send(request("GET", "/wait") + request("GET", "/2"))
+            gate.reached()
+            server.order(lambda: stop(server.loop))
+            gate.open()
+            assert [client.receive().body for _ in range(2)] == [b"GET /wait\n", b"GET /2\n"]
+            server.ended()
+            assert shelf.taken().passage.requests == 2
+
+    def test_a_worker_that_leaves_already(
+        self, kept: Config, storing: Shared, sibling: Sibling, shelf: Sibling, stopping: list[bool]
+    ) -> None:
+        """It learns of the stop by the scoreboard; what is on its way to a sibling is served here."""
+        with storing(echo, kept) as server, Client(server.address) as client:
+            client.get()
+            server.ask(sibling.have_it_leave)
+            stopping.append(True)
+            while select.select([sibling.link], [], [], 0)[0]:
+                sibling.taken().socket.close()
+            server.advance(0.01)
+            server.ended()
+            assert shelf.taken().passage.requests == 1
+            sibling.nothing()
+
+    def test_who_finds_no_room_is_served_here(
+        self, kept: Config, storing: Shared, shelf: Sibling, stop: Callable[[Loop], None]
+    ) -> None:
+        with storing(echo, kept) as server, Client(server.address) as client:
+            client.get()
+            while shelf.link.give(client.socket.fileno(), passage(b"")):
+                pass
+            server.ask(stop)
+            assert not client.get("/2").closes
+            shelf.taken().socket.close()
+            server.settled()
+            server.advance(0.01)
+            server.ended()
+
+    def test_while_the_application_works(
+        self, storing: Shared, sibling: Sibling, shelf: Sibling, stopping: list[bool]
+    ) -> None:
+        """The guard does it, before the worker has heard of the stop."""
+        gate = Gate()
+        with (
+            storing(gated(gate), INLINE) as server,
+            Client(server.address) as busy,
+            Client(server.address) as waiting,
+        ):
+            waiting.get()
+            busy.send(request("GET", "/wait"))
+            gate.reached()
+            stopping.append(True)
+            server.loop.relieve(0.02)
+            shelf.nothing()
+            server.loop.relieve(1.0)
+            assert shelf.taken().passage.port == str(waiting.socket.getsockname()[1])
+            gate.open()
+            assert busy.receive().status == 200
+            sibling.nothing()
+
+    def test_without_a_supervisor(
+        self, kept: Config, storing: Shared, shelf: Sibling, stopping: list[bool]
+    ) -> None:
+        """Nobody would take anything from the shelf: it is a stop as any other."""
+        with storing(echo, kept) as server, Client(server.address) as client:
+            client.get()
+            server.settled()
+            stopping.append(True)
+            server.ask(lambda loop: loop.abandon())
+            assert client.get().closes
+            server.ended()
+            shelf.nothing()
 
 
 class TestTaking:

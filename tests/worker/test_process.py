@@ -54,6 +54,7 @@ heritage = process.Inheritance(
     doors=[Door(listener, Address("tcp", "127.0.0.1", 80), own=False)],
     scoreboard=Scoreboard(order["scoreboard"]),
     link=None if order["link"] is None else Link.adopt(*order["link"]),
+    shelf=None if order["shelf"] is None else Link.adopt(*order["shelf"]),
     log=Log("generation 7", sink=Sink(*order["sink"])),
     log_descriptor=order["log"],
     app=load(config.app) if config.preload else None,
@@ -87,6 +88,7 @@ class Worker:
         ours, theirs = pair()
         self.channel = Channel(ours)
         self.link = Link.create()
+        self.shelf = Link.create()
         self.stacks = os.memfd_create("stacks")
         log = self.opened_log()
         order = {
@@ -99,6 +101,7 @@ class Worker:
             "stacks": self.stacks,
             "channel": None if alone else theirs.fileno(),
             "link": None if alone else self.link.descriptors,
+            "shelf": None if alone else self.shelf.descriptors,
         }
         with theirs:
             self.process = subprocess.Popen(
@@ -113,6 +116,7 @@ class Worker:
                     self.said_writer,
                     self.stacks,
                     *self.link.descriptors,
+                    *self.shelf.descriptors,
                 ],
             )
         os.close(log)
@@ -129,6 +133,7 @@ class Worker:
         self.process.stderr.close()
         self.channel.close()
         self.link.close()
+        self.shelf.close()
         self.listener.close()
         for descriptor in (
             self.pidfd,

@@ -1,0 +1,170 @@
+"""Idle connections through a restart: given to systemd by the run that ends, taken up by the next one.
+
+    worker ── shelf ──▶ supervisor ── FDSTORE=1 ──▶ systemd ── LISTEN_FDS ──▶ supervisor ── link ──▶ worker
+
+A server that stops cannot know whether it is started again. If it is, its clients have noticed nothing but a
+pause; if not, systemd closes the connections when the service is over. Rules:
+
+- Only a connection of whose next request nothing was read is stored. What its client sends meanwhile waits in
+  the socket.
+- The shelf is a link like that between workers (handoff.py), from which only the supervisor takes.
+- What a socket cannot be asked (its listener, the peer that the application is told, how many requests it has
+  carried) stands in the table, a memory file that is stored first. A connection without an entry is closed.
+- What systemd returned stays with it until the application serves: a start that fails loses nobody. Then
+  all of it is taken back at once, and goes to the workers as they have room.
+- More than the next start can be given (`store.room`) are closed.
+- Whoever waits here waits in the kernel: nothing is taken from the shelf while systemd has no room, and
+  nothing is pressed into the link.
+
+The table is a sequence of entries: the inode of a socket, a length, and a passage as in handoff.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Container, Sequence
+from typing import NamedTuple
+
+from stardust.address import Address
+from stardust.errors import HandoffError
+from stardust.handoff import Link, Passage, decode, encode
+from stardust.log import Log
+from stardust.systemd.notify import Notifier
+from stardust.systemd.store import CONNECTION, TABLE
+
+_ENTRY = struct.Struct("=QI")  # inode, bytes of the passage
+_AT_ONCE = 500  # messages taken from a link, more than it holds: who fills it all the time must not keep us
+
+
+def entry(inode: int, passage: Passage) -> bytes:
+    """What the table says about a connection."""
+    message = encode(passage)
+    return _ENTRY.pack(inode, len(message)) + message
+
+
+def entries(table: bytes) -> dict[int, Passage]:
+    """The passages of a table, by inode. One that this version does not know is left out, and so is whatever
+    stands behind the first that is not whole."""
+    found = {}
+    at = 0
+    while at + _ENTRY.size <= len(table):
+        inode, size = _ENTRY.unpack_from(table, at)
+        at += _ENTRY.size
+        if at + size > len(table):
+            break
+        try:
+            found[inode] = decode(table[at : at + size])
+        except HandoffError:
+            pass
+        at += size
+    return found
+
+
+class Held(NamedTuple):
+    """A connection that is here for the moment."""
+
+    socket: socket.SocketType
+    passage: Passage
+
+
+class Custody:
+    """The idle connections of one server. `shelf` is where workers put them when it stops; `storing` whether
+    it does and they may; `stored` how many went to systemd, `surplus` how many there was no room for."""
+
+    def __init__(self, notifier: Notifier, returned: Sequence[tuple[int, str]], room: int, log: Log) -> None:
+        """`returned`: the descriptors (number, name) that the run before left (`activation.left`); `room`:
+        how many connections the next one can be given."""
+        self.shelf = Link.create()
+        self.storing = False
+        self.stored = self.surplus = 0
+        self._notifier = notifier
+        self._returned = returned
+        self._room = room
+        self._log = log
+        self._held: deque[Held] = deque()
+        self._table = -1
+
+    # --- the start ---------------------------------------------------------------------------------------
+
+    def take_up(self, listeners: Container[Address], now: float) -> int:
+        """Take back from systemd what it returned, and close what did not come by one of `listeners`. The
+        wait for a request begins anew. How many connections go on; 0 also if this was done before."""
+        returned, self._returned = self._returned, ()
+        known: dict[int, Passage] = {}
+        for fd, name in returned:
+            if name == TABLE:
+                known.update(entries(os.pread(fd, os.fstat(fd).st_size, 0)))
+                os.close(fd)
+        for fd, name in returned:
+            if name == CONNECTION:
+                passage = known.get(os.fstat(fd).st_ino)
+                if passage is None or passage.listener not in listeners:
+                    os.close(fd)
+                else:
+                    # The unit may say NonBlocking=yes; connections here are not (worker/connection.py).
+                    os.set_blocking(fd, True)
+                    self._held.append(Held(socket.SocketType(fileno=fd), passage._replace(since=now)))
+        for name in {name for _, name in returned}:
+            self._notifier.release(name)
+        return len(self._held) if returned else 0
+
+    def hand_on(self, link: Link) -> bool:
+        """Give workers what was taken up, as far as there is room; whether that was all."""
+        while self._held:
+            sock, passage = self._held[0]
+            if not link.give(sock.fileno(), passage):
+                return False
+            self._held.popleft()
+            sock.close()
+        return True
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """From now on connections are stored; the first are those that no worker has got yet. OSError: they
+        cannot be."""
+        self._table = os.memfd_create("stardust-idle", os.MFD_CLOEXEC)
+        self.storing = True
+        self._notifier.keep(self._table, TABLE)
+        while self._held:
+            self._store(self._held.popleft())
+
+    def collect(self, link: Link) -> bool:
+        """Pass on to systemd what is in a link, as fast as it takes it; whether that was all."""
+        for _ in range(_AT_ONCE):
+            if self._notifier.pending:
+                break
+            try:
+                taken = link.take()
+            except BlockingIOError:
+                return True
+            except HandoffError as fault:
+                self._log.error(f"a worker has sent what is no connection: {fault}")
+            except OSError:  # no descriptor is free: later
+                return False
+            else:
+                if taken is not None:
+                    self._store(Held(*taken))
+        return False
+
+    def _store(self, held: Held) -> None:
+        with contextlib.closing(held.socket):
+            if held.passage.data:
+                return
+            if self.stored == self._room:
+                self.surplus += 1
+                return
+            os.write(self._table, entry(os.fstat(held.socket.fileno()).st_ino, held.passage))
+            self._notifier.keep(held.socket.fileno(), CONNECTION)
+            self.stored += 1
+
+    def close(self) -> None:
+        for sock, _ in self._held:
+            sock.close()
+        if self.storing:
+            os.close(self._table)
+        self.shelf.close()
