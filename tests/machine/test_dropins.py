@@ -117,6 +117,14 @@ def test_as_shipped(machine: Machine) -> None:
         assert told(instance, "os.chown('.', 0, 0)") == "EPERM"
 
 
+def test_connections(machine: Machine) -> None:
+    """What goes on then, test_restart.py has."""
+    with serving(machine, "connections.conf") as instance:
+        assert told(instance, "1") == "1"
+        assert machine.show(instance.service, "FileDescriptorStoreMax") == "1024"
+        assert machine.show(instance.service, "LimitNOFILESoft") == "4096"
+
+
 def test_sealed(machine: Machine) -> None:
     own_address(machine)
     with serving(machine, "sealed.conf", "tcp.conf"):
