@@ -37,7 +37,7 @@ keepalive-timeout = "1h"
 max-reqs-per-child = 0
 main-process-delay = "10ms"
 """
-GROWTH = 256 << 10  # bytes; what an allocator may have kept
+GROWTH = 1 << 20  # bytes; one arena of the interpreter, which takes memory in such pieces (obmalloc.c, 3.10)
 
 
 class Footprint(NamedTuple):
