@@ -562,6 +562,17 @@ class Config:
             text="Beyond it the client is answered 408.",
         ),
     )
+    handshake_timeout: float = field(
+        default=10.0,
+        metadata=row(
+            TIMES,
+            SECONDS,
+            low=SHORTEST,
+            high=DAY,
+            help="how long what comes before HTTP may take",
+            text="Beyond it the connection is closed. A listener may ask for nothing of the kind.",
+        ),
+    )
     keepalive_timeout: float = field(
         default=2.0,
         metadata=row(

@@ -121,7 +121,8 @@ class Generation:
             "generation": self.number,
             "config": settings.dump(self.config),
             "listeners": [
-                {"address": list(each.address), "own": not each.inherited} for each in self.listeners
+                {"name": each.name, "address": list(each.address), "own": not each.inherited}
+                for each in self.listeners
             ],
             "links": bool(links),
             "access_log": self.requests is not None,

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import select
 import socket
-from typing import Optional, Union
+from collections.abc import Sequence
+from typing import Optional, Protocol, Union
 
 from stardust.address import Address
 from stardust.errors import ClientGone
@@ -23,18 +24,30 @@ from stardust.wsgi.environ import Environ
 from stardust.wsgi.gateway import Exchange
 from stardust.wsgi.input import Spool
 
-READING, SERVING, SENDING, LINGERING = range(4)
-"""What a connection is about: a head or a body is to come; the application has it; a response is to be
-sent to a slow reader; the response that ends it was sent, and what the client still sends is ignored."""
+GREETING, READING, SERVING, SENDING, LINGERING = range(5)
+"""What a connection is about: what comes before HTTP is not over; a head or a body is to come; the
+application has it; a response is to be sent to a slow reader; the response that ends it was sent, and what
+the client still sends is ignored."""
 
 _RST = b"\x01\0\0\0\0\0\0\0"  # struct linger { on = 1, seconds = 0 }: close(2) resets the connection
+
+
+class Greeting(Protocol):
+    """What comes before HTTP on a new connection. It was made with the connection, and may change it."""
+
+    def go_on(self) -> int:
+        """Do what can be done now; what epoll is to watch for until the next call, or 0 when it is over.
+
+        Raises ClientGone, with the reason, if there is to be no HTTP on this connection.
+        """
 
 
 class Connection:
     """`began`: when the first byte of the request came (0: none yet); `requests`: how many it carried so far;
     `environ`: what holds for all of them; `interest`: what epoll watches it for, 0 if it is not registered;
-    `queue`: where it waits for its deadline; `raw`: what came of a request while its body is incomplete, None
-    when that became too much to be handed over; `note`: what went wrong, for the access log."""
+    `greetings`: what comes before HTTP, in this order; `queue`: where it waits for its deadline; `raw`: what
+    came of a request while its body is incomplete, None when that became too much to be handed over; `note`:
+    what went wrong, for the access log."""
 
     __slots__ = (
         "began",
@@ -42,6 +55,7 @@ class Connection:
         "buffer",
         "environ",
         "exchange",
+        "greetings",
         "head",
         "interest",
         "label",
@@ -73,15 +87,15 @@ class Connection:
         self.socket = sock
         self.number = number  # the descriptor
         self.listener = listener
-        self.environ = environ
         self.most_unsent = most_unsent  # bytes that may wait for a slow reader before the application does
         self.patience = patience  # s; how long one send may make no progress
         self.stage = READING
+        self.greetings: Sequence[Greeting] = ()
         self.buffer: Union[bytes, bytearray] = b""
         self.raw: Union[bytes, bytearray, None] = None
         self.searched = 0
         self.requests = 0
-        self.peer = b"%s " % (environ["REMOTE_ADDR"].encode("ascii", "replace") or b"-")
+        self.introduce(environ)
         self.label = b""  # the peer and the request, for the scoreboard
         self.began = 0.0
         self.interest = 0
@@ -92,6 +106,11 @@ class Connection:
         self.exchange: Optional[Exchange] = None
         self.outbox: Optional[Outbox] = None
         self.note = ""
+
+    def introduce(self, environ: Environ) -> None:
+        """What holds for all its requests, and so who the client is."""
+        self.environ = environ
+        self.peer = b"%s " % (environ["REMOTE_ADDR"].encode("ascii", "replace") or b"-")
 
     @property
     def unsent(self) -> int:

@@ -1,8 +1,9 @@
 """The event loop of a worker: one blocking call, and what follows from each thing it reports.
 
-The way of a request: a listener is readable → `_accept` → bytes come (`_receive`) → a head and a body are
-complete (`_advance`) → the application runs (`_begin`, here or on an application thread) → `_finish` →
-what the client did not take yet is sent as it reads (`_send`) → `_completed` → the next request, or the end.
+The way of a request: a listener is readable → `_accept` → what comes before HTTP is over (`_greet`) → bytes
+come (`_receive`) → a head and a body are complete (`_advance`) → the application runs (`_begin`, here or on
+an application thread) → `_finish` → what the client did not take yet is sent as it reads (`_send`) →
+`_completed` → the next request, or the end.
 
 Rules:
 - Nothing waits but `epoll.poll`, and `Connection.send` when a client leaves too much unread.
@@ -52,7 +53,7 @@ from stardust.logfile import LogFile
 from stardust.scoreboard import Slot
 from stardust.settings import Config
 from stardust.worker.balance import Balance
-from stardust.worker.connection import LINGERING, READING, SENDING, SERVING, Connection
+from stardust.worker.connection import GREETING, LINGERING, READING, SENDING, SERVING, Connection, Greeting
 from stardust.worker.deadlines import Waiting
 from stardust.worker.guard import PATIENCE, Guard
 from stardust.worker.threads import Pool
@@ -79,11 +80,13 @@ _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Door(NamedTuple):
-    """A listener as a worker has it. `own`: stardust bound it; what queues there is lost when it closes."""
+    """A listener as a worker has it. `own`: stardust bound it; what queues there is lost when it closes.
+    `greetings`: what makes the greetings of a new connection, in their order."""
 
     socket: socket.socket
     address: Address
     own: bool
+    greetings: Sequence[Callable[[Connection], Greeting]] = ()
 
 
 class AccessLog(NamedTuple):
@@ -151,6 +154,7 @@ class Loop:
         self.queued: dict[Connection, Queued] = {}  # for a free thread; oldest first
 
         # "fresh" and "heads" differ in what happens at their end: nobody is told of a request never begun.
+        self.greeting: Waiting[Connection] = Waiting("handshake-timeout", config.handshake_timeout)
         self.fresh: Waiting[Connection] = Waiting("header-timeout", config.header_timeout)
         self.reading_heads: Waiting[Connection] = Waiting("header-timeout", config.header_timeout)
         self.reading_bodies: Waiting[Connection] = Waiting("timeout", config.timeout)
@@ -158,6 +162,7 @@ class Loop:
         self.sending: Waiting[Connection] = Waiting("timeout", config.timeout)
         self.lingering: Waiting[Connection] = Waiting("linger", _LINGER)
         self.queues = (
+            (self.greeting, self._late_greeting),
             (self.fresh, self._late_idle),
             (self.reading_heads, self._late_request),
             (self.reading_bodies, self._late_request),
@@ -297,6 +302,9 @@ class Loop:
             self.parked.seconds = min(self.parked.seconds, _FAREWELL)
             for connection in [*self.parked.members, *self.fresh.members]:
                 self._wait(connection, self.parked)
+            self.greeting.seconds = min(self.greeting.seconds, _FAREWELL)
+            for connection in [*self.greeting.members]:
+                self._wait(connection, self.greeting, connection.interest)
         if final:
             self._take_all()
             self._empty_queues()
@@ -388,7 +396,12 @@ class Loop:
             return fault.errno not in _OUT_OF_DESCRIPTORS
         sock = socket.SocketType(listener.family, socket.SOCK_STREAM, listener.proto, number)
         connection = self._welcome(sock, number, door.address, *addresses.peer(peer))
-        self._receive(connection)
+        if door.greetings:
+            connection.stage = GREETING
+            connection.greetings = [make(connection) for make in door.greetings]
+            self._greet(connection)
+        else:
+            self._receive(connection)
         self.accepted += 1
         if connection.interest or self.accepted >= _IN_A_ROW:
             self._step_back(descriptor)
@@ -406,6 +419,32 @@ class Loop:
         connection = Connection(sock, number, listener, environ, config.max_response_buffer, config.timeout)
         self.connections[number] = connection
         return connection
+
+    def _greet(self, connection: Connection) -> None:
+        """Go on with what comes before HTTP, and with HTTP when that is over."""
+        while connection.greetings:
+            try:
+                interest = connection.greetings[0].go_on()
+            except ClientGone as fault:
+                self._turn_away(connection, str(fault))
+                return
+            if interest:
+                if connection.queue is None:
+                    self._wait(connection, self.greeting, interest)
+                elif interest != connection.interest:
+                    self._watch(connection, interest)
+                return
+            connection.greetings = connection.greetings[1:]
+        connection.stage = READING
+        self._unwatch_queue(connection)
+        self._proceed(connection)
+        if self.handing and connection.queue is not None:
+            self._hand_over()
+
+    def _turn_away(self, connection: Connection, reason: str) -> None:
+        """There is to be no HTTP: nobody asked for anything, and there is no request to log."""
+        self.log.debug(f"{connection.environ['REMOTE_ADDR'] or 'a local client'}: {reason}")
+        self._drop(connection)
 
     def _short_of_descriptors(self, fault: OSError) -> None:
         for connection in list(self.parked.members)[:1]:
@@ -512,7 +551,7 @@ class Loop:
             elif connection.stage == READING:
                 if connection.queue is not None:
                     self._give(connection)
-            elif connection.stage != SERVING:
+            elif connection.stage in (SENDING, LINGERING):
                 self._react(connection)
         if lasted >= _LONG:
             self._give_all(self._waiting())
@@ -567,15 +606,11 @@ class Loop:
 
     # --- what connections wait for -----------------------------------------------------------------------
 
-    def _wait(self, connection: Connection, queue: Waiting[Connection]) -> None:
-        """Watch a connection for what its queue is about, from now on."""
-        interest = select.EPOLLOUT if queue is self.sending else select.EPOLLIN
+    def _wait(self, connection: Connection, queue: Waiting[Connection], interest: int = 0) -> None:
+        """Watch a connection for what its queue is about, from now on; or for `interest`, if given."""
+        interest = interest or (select.EPOLLOUT if queue is self.sending else select.EPOLLIN)
         if connection.interest != interest:
-            if connection.interest:
-                self.epoll.modify(connection.number, interest)
-            else:
-                self.epoll.register(connection.number, interest)
-            connection.interest = interest
+            self._watch(connection, interest)
         if connection.queue is not None and connection.queue is not queue:
             connection.queue.discard(connection)
         connection.queue = queue
@@ -583,6 +618,13 @@ class Loop:
         deadline = self.now + queue.seconds
         if deadline < self.wake_at:
             self.wake_at = deadline
+
+    def _watch(self, connection: Connection, interest: int) -> None:
+        if connection.interest:
+            self.epoll.modify(connection.number, interest)
+        else:
+            self.epoll.register(connection.number, interest)
+        connection.interest = interest
 
     def _unwatch_queue(self, connection: Connection) -> None:
         if connection.queue is not None:
@@ -612,6 +654,8 @@ class Loop:
             self._send(connection)
         elif stage == LINGERING:
             self._ignore(connection)
+        elif stage == GREETING:
+            self._greet(connection)
 
     def _proceed(self, connection: Connection) -> None:
         """Go on with what has come of its next request, here or in its socket."""
@@ -859,6 +903,9 @@ class Loop:
             self._wait(connection, self.sending)
         else:
             self._completed(connection)
+
+    def _late_greeting(self, connection: Connection) -> None:
+        self._turn_away(connection, f"it has not come to HTTP within {self.greeting.seconds:g} s")
 
     def _late_idle(self, connection: Connection) -> None:
         """Nothing came in time. Or it did, and others are ahead of it: one poll reports so many at most."""

@@ -37,6 +37,7 @@ import pytest
 from stardust import accesslog
 from stardust.accesslog import Record
 from stardust.address import Address
+from stardust.errors import ClientGone
 from stardust.handoff import Link, Passage
 from stardust.log import Log
 from stardust.logfile import LogFile
@@ -390,6 +391,109 @@ def kept(request: pytest.FixtureRequest) -> Config:
     """Connections and workers go on for ever."""
     config: Config = request.param
     return config
+
+
+# --- before HTTP -------------------------------------------------------------------------------------------
+
+
+class Word:
+    """A greeting: the client says a word of three letters, and may be answered with what its socket does not
+    take at once."""
+
+    def __init__(self, connection: Connection, answer: bytes = b"") -> None:
+        self.connection = connection
+        self.said = b""
+        self.answer = memoryview(answer)
+
+    def go_on(self) -> int:
+        sock = self.connection.socket
+        try:
+            while len(self.said) < 3:
+                more = sock.recv(3 - len(self.said), socket.MSG_DONTWAIT)
+                if not more:
+                    raise ClientGone("it said nothing")
+                self.said += more
+        except BlockingIOError:
+            return select.EPOLLIN
+        if self.said == b"bad":
+            raise ClientGone("a bad word")
+        try:
+            while self.answer:
+                self.answer = self.answer[sock.send(self.answer, socket.MSG_DONTWAIT) :]
+        except BlockingIOError:
+            return select.EPOLLOUT
+        self.connection.introduce({**self.connection.environ, "REMOTE_ADDR": self.said.decode()})
+        return 0
+
+
+def asking(*greetings: Callable[[Connection], Word]) -> Door:
+    return tcp_door()._replace(greetings=greetings)
+
+
+class TestGreeting:
+    @pytest.mark.parametrize("size", [1, 3, 4, 1000], ids=str)
+    def test_http_comes_behind_it(self, kept: Config, size: int) -> None:
+        """However the bytes are cut: what is behind the greetings is HTTP, and they do not come again."""
+        with Server(echo, kept, [asking(Word, Word)]) as server, Client(server.address) as client:
+            stream = b"onetwo" + request("GET", "/a")
+            for start in range(0, len(stream), size):
+                client.send(stream[start : start + size])
+                server.until(lambda loop: loop.connections)
+            assert client.receive().body == b"GET /a\n"
+            assert client.get("/b").body == b"GET /b\n"
+        assert [record.peer for record in server.records] == ["two", "two"]
+
+    def test_until_the_client_reads(self, kept: Config) -> None:
+        door = asking(lambda connection: Word(connection, PATTERN * 20))
+        with Server(echo, kept, [door]) as server, Client(server.address, 4096) as client:
+            client.send(b"one")
+            server.until(lambda loop: [each.interest for each in loop.greeting.members] == [select.EPOLLOUT])
+            left = 20 * len(PATTERN)
+            while left:
+                left -= len(client.socket.recv(min(left, 1 << 20)))
+            assert client.get("/a").body == b"GET /a\n"
+
+    @pytest.mark.parametrize("begun", [b"", b"o"], ids=["nothing", "a part"])
+    def test_it_has_its_time(self, kept: Config, begun: bytes) -> None:
+        """One deadline for all of it; who has come to HTTP in time has its other limits."""
+        with (
+            Server(echo, kept, [asking(Word)]) as server,
+            Client(server.address) as late,
+            Client(server.address) as timely,
+        ):
+            server.until(lambda loop: len(loop.greeting.members) == 2)
+            server.advance(5)
+            late.send(begun)
+            timely.send(b"one")
+            server.until(lambda loop: loop.fresh.members)
+            server.advance(5)
+            late.ended()
+            server.advance(20)
+            assert timely.get("/a").body == b"GET /a\n"
+        assert len(server.records) == 1
+
+    @pytest.mark.parametrize("how", ["bad", "gone", "reset"])
+    def test_who_does_not_come_to_http(self, kept: Config, how: str) -> None:
+        with Server(echo, kept, [asking(Word)]) as server, Client(server.address) as client:
+            server.until(lambda loop: loop.greeting.members)
+            if how == "bad":
+                client.send(b"badGET / HTTP/1.1")
+                with pytest.raises(ConnectionResetError):
+                    client.ended()
+            elif how == "gone":
+                client.socket.close()
+            else:
+                client.reset()
+            server.until(lambda loop: not loop.connections)
+        assert server.records == []
+
+    def test_a_stop_does_not_wait_for_it(self, kept: Config) -> None:
+        with Server(echo, kept, [asking(Word)]) as server, Client(server.address) as client:
+            server.until(lambda loop: loop.greeting.members)
+            server.leave(final=True)
+            server.advance(2)
+            client.ended()
+            server.ended()
 
 
 # --- requests ----------------------------------------------------------------------------------------------
@@ -1472,6 +1576,18 @@ class TestGiving:
             }
             assert server.announced == ["leaving"]
 
+    def test_who_comes_to_http_when_it_leaves_goes(self, kept: Config, sibling: Sibling) -> None:
+        with (
+            Server(echo, kept, [asking(Word)], link=sibling.link) as server,
+            Client(server.address) as client,
+        ):
+            server.until(lambda loop: loop.greeting.members)
+            server.leave()
+            sibling.nothing()
+            client.send(b"one")
+            assert sibling.taken().passage.host == ""
+            server.ended()
+
     def test_a_request_is_finished_and_its_connection_goes(
         self, kept: Config, shared: Shared, sibling: Sibling
     ) -> None:
@@ -1950,6 +2066,22 @@ class TestRelief:
             assert sibling.taken().passage.data == request("GET", "/2")
             gate.open()
             assert busy.receive().status == 200
+
+    def test_who_has_not_come_to_http_stays(self, sibling: Sibling) -> None:
+        gate = Gate()
+        with (
+            Server(gated(gate), INLINE, [tcp_door(), asking(Word)], link=sibling.link) as server,
+            Client(server.doors[1].socket.getsockname()) as greeting,
+            Client(server.address) as busy,
+        ):
+            server.until(lambda loop: loop.greeting.members)
+            self.held(server, busy, gate)
+            greeting.send(b"one" + request("GET", "/a"))
+            server.loop.relieve(1.0)
+            sibling.nothing()
+            gate.open()
+            assert busy.receive().status == 200
+            assert greeting.receive().body == b"GET /a\n"
 
     def test_a_slow_reader_goes_on_reading(self, shared: Shared) -> None:
         gate = Gate()
