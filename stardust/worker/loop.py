@@ -425,7 +425,7 @@ class Loop:
         while connection.greetings:
             try:
                 interest = connection.greetings[0].go_on()
-            except ClientGone as fault:
+            except (ClientGone, OSError) as fault:
                 self._turn_away(connection, str(fault))
                 return
             if interest:

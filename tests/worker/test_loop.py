@@ -131,6 +131,7 @@ class Server:
         )
         self._orders: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._bell, self._ringer = socket.socketpair()
+        self._ringer.settimeout(PATIENCE)
         self.loop.watch(self._bell.fileno(), self._obey)
         self._over = threading.Event()
         self._failure: BaseException | None = None
@@ -1584,8 +1585,8 @@ class TestGiving:
             server.until(lambda loop: loop.greeting.members)
             server.leave()
             sibling.nothing()
-            client.send(b"one")
-            assert sibling.taken().passage.host == ""
+            client.send(b"::1")
+            assert sibling.taken().passage.host == "::1"
             server.ended()
 
     def test_a_request_is_finished_and_its_connection_goes(
