@@ -25,8 +25,8 @@ AT_LARGE = {
     "test_idle_exit": "plan, idle, loop and orders together, attacked",
     "http1/test_oracles": "head and body together, against h11 and httptools",
 }
-# Folders of tests that run the server as a whole, in processes of its own.
-WHOLE = {"live", "machine"}
+# Folders of tests that run the server as a whole, or much of it.
+WHOLE = {"fuzz", "live", "machine"}
 
 
 def modules() -> set[str]:

@@ -87,9 +87,10 @@ CODINGS_THEN_CHUNKED = re.compile(
 # chunk-size = 1*HEXDIG                                    16 digits: 64 bits, leading zeros bounded
 # chunk-ext = *( BWS ";" BWS chunk-ext-name [ BWS "=" BWS chunk-ext-val ] )    RFC 9112 7.1.1
 # chunk-ext-name = token ; chunk-ext-val = token / quoted-string
+# No blank right behind the size: nothing sends one, and most parsers refuse it.
 # Groups: size, extensions.
 CHUNK_LINE = re.compile(
-    r"([0-9A-Fa-f]{1,16})"
+    r"([0-9A-Fa-f]{1,16})(?![ \t])"
     rf"((?:[ \t]*;[ \t]*[{_TCHAR}]+"
     rf"(?:[ \t]*=[ \t]*(?:[{_TCHAR}]+|\"(?:[\t\x20!#-\[\]-~\x80-\xff]|\\[{_FIELD_TEXT}])*\"))?)*)"
 )

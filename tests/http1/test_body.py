@@ -154,7 +154,7 @@ def test_f8_forbidden_trailers(name: str) -> None:
 
 
 CHUNKS = st.lists(st.binary(min_size=1, max_size=40), max_size=20)
-EXTENSIONS = st.sampled_from(["", ";a", "; a=b", ' ;a="b;c"', ";a;b"])
+EXTENSIONS = st.sampled_from(["", ";a", "; a=b", '; a="b;c"', ";a;b"])
 
 
 @given(CHUNKS, EXTENSIONS, st.binary(max_size=10), st.lists(st.integers(0, 1000), max_size=10))
