@@ -36,6 +36,7 @@ class Request(NamedTuple):
 class Conversation(NamedTuple):
     requests: list[Request]
     refusal: ProtocolError | None
+    head: Head | None  # of the request whose body did not end, or was refused
 
     @property
     def status(self) -> int | None:
@@ -74,7 +75,7 @@ def conversation(pieces: Iterable[bytes], heads: HeadReader | None = None) -> Co
                     break
     except ProtocolError as error:
         refusal = error
-    return Conversation(requests, refusal)
+    return Conversation(requests, refusal, head)
 
 
 def summary(talk: Conversation) -> tuple[Any, ...]:

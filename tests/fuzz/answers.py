@@ -1,0 +1,69 @@
+"""What a server whose application is tests/live/apps/judge.py must answer to the bytes of a client."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import h11
+
+from stardust.http1.head import CHUNKED
+from tests.http1.conversations import Conversation, Request
+from tests.live.apps.judge import testimony
+
+
+class Answer(NamedTuple):
+    """A response that is due; `body` is None if any will do."""
+
+    method: str
+    status: int
+    body: bytes | None
+    closes: bool
+
+
+def due(talk: Conversation) -> list[Answer]:
+    """The responses to a conversation, in their order."""
+    answers = []
+    for request in talk.requests:
+        head = request.head
+        answers.append(Answer(head.method, 200, told(request), not head.persistent))
+        if not head.persistent:
+            return answers
+    if talk.status is not None:
+        method = talk.head.method if talk.head is not None else "GET"
+        answers.append(Answer(method, talk.status, None, True))
+    return answers
+
+
+def told(request: Request) -> bytes:
+    head = request.head
+    fields = dict(head.fields)
+    if head.length == CHUNKED:
+        del fields["HTTP_TRANSFER_ENCODING"]
+        fields["CONTENT_LENGTH"] = str(len(request.body))
+    return testimony(f"{head.method} {head.target} {head.version}", fields, request.body)
+
+
+def check(wire: bytes, answers: list[Answer], *, whole: bool = True) -> None:
+    """Fails unless `wire` is these responses and nothing else; or, if it is not `whole`, begins them."""
+    for answer in answers:
+        client = h11.Connection(h11.CLIENT)
+        method = "HEAD" if answer.method == "HEAD" else "GET"
+        client.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
+        client.send(h11.EndOfMessage())
+        client.receive_data(wire)
+        body, status = b"", 0
+        while not isinstance(event := client.next_event(), h11.EndOfMessage):
+            if event is h11.NEED_DATA and not whole:
+                return
+            if isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            else:
+                assert isinstance(event, h11.InformationalResponse), (event, wire, answer)
+                assert event.status_code == 100
+        assert status == answer.status, (wire, answer)
+        assert answer.body is None or body == (b"" if method == "HEAD" else answer.body), (wire, answer)
+        assert (client.their_state is h11.MUST_CLOSE) == answer.closes, (wire, answer)
+        wire = client.trailing_data[0]
+    assert wire == b"", wire
