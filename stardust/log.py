@@ -11,6 +11,7 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -28,6 +29,8 @@ Fields = Mapping[str, object]
 """Fields of a record, beside those that every record has: what it is about. Text does not show them."""
 
 NO_FIELDS: Fields = MappingProxyType({})
+
+_SECOND = 1.0
 
 
 class Sink(NamedTuple):
@@ -119,6 +122,47 @@ class Log:
         if event is not None:
             record["MESSAGE_ID"] = event.id
         return journal.encode(record)
+
+
+class Seldom:
+    """For what clients can cause as often as they like: of each kind, one message a second.
+
+    What is held back is counted, and told of when the second is over, with the last of it: the owner calls
+    `catch_up` at the moment that `next` says, so nothing is forgotten and nobody polls.
+    """
+
+    __slots__ = ("_kinds", "_log")
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._kinds: dict[str, Silence] = {}
+
+    def say(self, level: str, kind: str, text: str, now: float) -> None:
+        silence = self._kinds.get(kind)
+        if silence is not None and now < silence.end:
+            self._kinds[kind] = Silence(silence.end, level, text, silence.held + 1)
+        else:
+            self._kinds[kind] = Silence(now + _SECOND, level, "", 0)
+            self._log._write(level, text, None, NO_FIELDS)
+
+    def next(self) -> float:
+        """When something held back is due; infinity if there is nothing."""
+        return min((silence.end for silence in self._kinds.values() if silence.held), default=math.inf)
+
+    def catch_up(self, now: float) -> None:
+        for kind, (end, level, text, held) in [*self._kinds.items()]:
+            if held and now >= end:
+                self._kinds[kind] = Silence(now + _SECOND, level, "", 0)
+                self._log._write(level, f"{text} ({held} like this within a second)", None, NO_FIELDS)
+
+
+class Silence(NamedTuple):
+    """Until when one kind of message is held back, the last of them, and how many there are."""
+
+    end: float
+    level: str
+    text: str
+    held: int
 
 
 def find_sink(environ: Mapping[str, str], native: str = journal.SOCKET) -> Sink:

@@ -713,6 +713,69 @@ class Config:
             text="Past 1 MiB it waits in an unlinked temporary file.",
         ),
     )
+    min_body_rate: int = field(
+        default=240,
+        metadata=row(
+            LIMITS,
+            BYTES,
+            low=0,
+            high=GIB,
+            help="least bytes a second of a request's body",
+            text="""On average, since the head was complete; the first 5 seconds are free, and a worker looks
+            every 5 seconds. Beyond it the client is answered 408. Time in which the worker itself does not
+            read counts for nobody. 0: no limit.""",
+        ),
+    )
+    min_response_rate: int = field(
+        default=240,
+        metadata=row(
+            LIMITS,
+            BYTES,
+            low=0,
+            high=GIB,
+            help="least bytes a second that a client takes of a response that waits for it",
+            text="""On average, since all of the response was there; the first 20 seconds are free, for a slow
+            client takes its bytes in few large steps. Beyond it the connection is reset. An application that
+            sends slowly is not concerned. 0: no limit.""",
+        ),
+    )
+    max_connections: int = field(
+        default=10000,
+        metadata=row(
+            LIMITS,
+            COUNT,
+            low=0,
+            help="connections of a worker",
+            text="""At the limit the one that has been idle longest makes room for a new one. While none is
+            idle, new ones wait for another worker, or in the kernel. A worker never takes more than its
+            descriptors allow (`LimitNOFILE=`), less an eighth and 32 of them for temporary files and the
+            application. 0: as many as these allow.""",
+        ),
+    )
+    max_connections_per_peer: int = field(
+        default=0,
+        metadata=row(
+            LIMITS,
+            COUNT,
+            low=0,
+            help="connections of a worker with one client address",
+            text="""One more is answered 503 and closed, before anything of it is read. An IPv6 network of 64
+            bits counts as one address. Connections over UNIX sockets are not counted, and those that another
+            worker gives away are never refused. Not behind a proxy, whose address is that of all clients. 0:
+            no limit.""",
+        ),
+    )
+    underscore_headers: str = field(
+        default="drop",
+        metadata=row(
+            LIMITS,
+            CHOICE,
+            choices=("drop", "refuse"),
+            help="what becomes of request header fields with an underscore in their name",
+            text="""An application could not tell `X_User` from `X-User`, which a proxy may vouch for. `drop`:
+            it does not see them. `refuse`: the client is answered 400.""",
+        ),
+    )
     log_level: str = field(
         default="info",
         metadata=row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stardust.events import STARTED
-from stardust.log import LEVELS, TEXT, Log, Sink, find_sink, instance
+from stardust.log import LEVELS, TEXT, Log, Seldom, Sink, find_sink, instance
 from tests.journald import Journal, full
 
 PLAIN = Sink(stamped=False)
@@ -161,6 +162,54 @@ def test_a_journal_that_is_full(journald: Journal, pipe: Pipe) -> None:
     recording(journald, pipe).critical("text")
     assert pipe.read() == ""
     assert "supervisor: text" not in [record["MESSAGE"] for record in journald.read()]
+
+
+class TestSeldom:
+    @pytest.fixture
+    def seldom(self, pipe: Pipe) -> Seldom:
+        return Seldom(Log("worker", sink=PLAIN, descriptor=pipe.writer))
+
+    def test_w11_one_of_a_kind_a_second_and_how_many_more(self, seldom: Seldom, pipe: Pipe) -> None:
+        for number in range(5):
+            seldom.say("info", "a", f"a {number}", 10 + number / 10)
+        assert seldom.next() == 11
+        seldom.catch_up(10.9)
+        assert pipe.read().count("\n") == 1
+        seldom.catch_up(11)
+        assert "info: a 4 (4 like this within a second)\n" in pipe.read()
+        assert seldom.next() == math.inf
+
+    def test_w11_what_was_told_late_counts_as_told(self, seldom: Seldom, pipe: Pipe) -> None:
+        for moment in (10, 10.5):
+            seldom.say("info", "a", "a", moment)
+        seldom.catch_up(11)
+        seldom.say("info", "a", "again", 11.5)
+        assert "again" not in pipe.read()
+        seldom.catch_up(12)
+        assert "again (1 like this within a second)" in pipe.read()
+
+    def test_w11_kinds_do_not_hold_each_other_back(self, seldom: Seldom, pipe: Pipe) -> None:
+        for kind in ("a", "b"):
+            seldom.say("warning", kind, kind, 10)
+        assert pipe.read().count("warning: ") == 2
+
+    def test_w11_a_second_later_it_is_news(self, seldom: Seldom, pipe: Pipe) -> None:
+        for moment in (10, 11, 12):
+            seldom.say("info", "a", "a", moment)
+        assert pipe.read().count("info: a\n") == 3
+        assert seldom.next() == math.inf
+
+    def test_w11_the_threshold_holds(self, pipe: Pipe) -> None:
+        seldom = Seldom(Log("worker", "warning", sink=PLAIN, descriptor=pipe.writer))
+        for _ in range(3):
+            seldom.say("info", "a", "a", 10)
+        seldom.catch_up(11)
+        assert pipe.read() == ""
+
+    def test_the_record_says_who_said_it(self, journald: Journal, pipe: Pipe) -> None:
+        Seldom(recording(journald, pipe)).say("info", "a", "a", 10)
+        [record] = journald.read()
+        assert record["CODE_FUNC"] == "test_the_record_says_who_said_it"
 
 
 class TestSink:

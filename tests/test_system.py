@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -81,6 +82,13 @@ def test_descriptors_up_to_the_hard_limit() -> None:
         before = [system.raise_descriptor_limit(), system.raise_descriptor_limit()]
         print(before == [64, hard], resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))"""
     assert in_a_process(code.replace("\n        ", "\n")) == "True True"
+
+
+@pytest.mark.parametrize("infinite", [False, True])
+def test_how_many_descriptors_there_may_be(infinite: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    soft = resource.RLIM_INFINITY if infinite else 64
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, resource.RLIM_INFINITY))
+    assert system.descriptor_limit() == (sys.maxsize if infinite else 64)
 
 
 @pytest.fixture

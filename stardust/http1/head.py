@@ -120,9 +120,10 @@ class HeadReader:
 
     __slots__ = ("_field", "_limits")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, refuse_underscores: bool = False) -> None:
+        """`refuse_underscores`: a name with one is a 400, where it else is a field that nobody sees."""
         self._limits = limits
-        self._field = FieldTable().__getitem__
+        self._field = (StrictFieldTable() if refuse_underscores else FieldTable()).__getitem__
 
     def read(self, buffer: Union[bytes, bytearray], searched: int = 0) -> Optional[tuple[Head, int]]:
         """The head that `buffer` begins with, and the bytes it takes up; None if it has not ended yet.
@@ -235,6 +236,20 @@ class FieldTable(dict[str, tuple[str, str]]):
             if len(self) >= KEPT_LINES:
                 self.clear()
             self[line] = pair
+        return pair
+
+
+class StrictFieldTable(FieldTable):
+    """Refuses what `field` drops because of a "_" in its name."""
+
+    __slots__ = ()
+
+    def __missing__(self, line: str) -> tuple[str, str]:
+        pair = super().__missing__(line)
+        name = "" if pair[0] else line.partition(":")[0]
+        if "_" in name:
+            self.pop(line, None)  # it was remembered as one to drop
+            raise ProtocolError(400, f"underscore in a field name: {name[:64]!a}")
         return pair
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from collections.abc import Sequence
 from typing import Optional, Protocol, Union
 
@@ -18,8 +19,10 @@ from stardust.errors import ClientGone
 from stardust.handoff import MOST_DATA
 from stardust.http1.body import BodyReader
 from stardust.http1.head import Head
+from stardust.worker.admission import Peer
 from stardust.worker.deadlines import Waiting
 from stardust.worker.outbox import Outbox
+from stardust.worker.pace import RESPONSE_GRACE, Pace
 from stardust.wsgi.environ import Environ
 from stardust.wsgi.gateway import Exchange
 from stardust.wsgi.input import Spool
@@ -47,23 +50,28 @@ class Connection:
     `environ`: what holds for all of them; `interest`: what epoll watches it for, 0 if it is not registered;
     `greetings`: what comes before HTTP, in this order; `queue`: where it waits for its deadline; `raw`: what
     came of a request while its body is incomplete, None when that became too much to be handed over; `note`:
-    what went wrong, for the access log."""
+    what went wrong, for the access log; `pace`: of the body or response that is on its way, None while nobody
+    looks at it; `unsent_first`: bytes that waited for the client when the response was complete; `counted`: the
+    peer that it is counted for, "" for nobody."""
 
     __slots__ = (
         "began",
         "body",
         "buffer",
+        "counted",
         "environ",
         "exchange",
         "greetings",
         "head",
         "interest",
         "label",
+        "least_rate",
         "listener",
         "most_unsent",
         "note",
         "number",
         "outbox",
+        "pace",
         "patience",
         "peer",
         "queue",
@@ -73,6 +81,7 @@ class Connection:
         "socket",
         "spool",
         "stage",
+        "unsent_first",
     )
 
     def __init__(
@@ -83,12 +92,14 @@ class Connection:
         environ: Environ,
         most_unsent: int,
         patience: float,
+        least_rate: int = 0,
     ) -> None:
         self.socket = sock
         self.number = number  # the descriptor
         self.listener = listener
         self.most_unsent = most_unsent  # bytes that may wait for a slow reader before the application does
         self.patience = patience  # s; how long one send may make no progress
+        self.least_rate = least_rate  # bytes a second that it must take meanwhile, on average; 0: any
         self.stage = READING
         self.greetings: Sequence[Greeting] = ()
         self.buffer: Union[bytes, bytearray] = b""
@@ -105,6 +116,9 @@ class Connection:
         self.spool: Optional[Spool] = None
         self.exchange: Optional[Exchange] = None
         self.outbox: Optional[Outbox] = None
+        self.pace: Optional[Pace] = None
+        self.unsent_first = 0
+        self.counted: Peer = ""
         self.note = ""
 
     def introduce(self, environ: Environ) -> None:
@@ -118,6 +132,18 @@ class Connection:
         return self.outbox.pending if self.outbox is not None else 0
 
     @property
+    def moved(self) -> int:
+        """Bytes of its body that have come, or of its complete response that have gone."""
+        if self.stage == SENDING:
+            return self.unsent_first - self.unsent
+        return self.body.received if self.body is not None else 0
+
+    @property
+    def who(self) -> str:
+        """The client, for logs."""
+        return self.environ["REMOTE_ADDR"] or "a client"
+
+    @property
     def received(self) -> Union[bytes, bytearray, None]:
         """What came of the request that is to come; None if that is too much to be handed over."""
         data = self.buffer if self.body is None else self.raw
@@ -127,6 +153,13 @@ class Connection:
     def idle(self) -> bool:
         """Whether it waits for a request of which nothing was read yet."""
         return self.stage == READING and self.head is None and not self.buffer
+
+    def asks(self) -> bool:
+        """Whether something has come that nobody has read yet."""
+        try:
+            return bool(self.socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
+        except OSError:
+            return False
 
     def keep_raw(self, data: bytes) -> None:
         """More has come of a request whose body is incomplete."""
@@ -220,7 +253,11 @@ class Connection:
             return
         writable = select.poll()
         writable.register(self.socket, select.POLLOUT)
+        first = outbox.pending
+        pace = Pace(self.least_rate, RESPONSE_GRACE, time.monotonic()) if self.least_rate else None
         while outbox.pending > self.most_unsent // 2:
             if not writable.poll(self.patience * 1000):
                 raise self._given_up(f"it read nothing for {self.patience:g} s")
             self.flush()
+            if pace is not None and pace.late(first - outbox.pending, time.monotonic()):
+                raise self._given_up(f"it reads less than {self.least_rate} bytes a second")

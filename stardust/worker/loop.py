@@ -9,12 +9,15 @@ Rules:
 - Nothing waits but `epoll.poll`, and `Connection.send` when a client leaves too much unread.
 - A connection belongs to the loop, except while an application thread has its request; then the loop does
   not watch it and touches nothing of it.
-- Each wait has its deadline: a connection that waits stands in exactly one queue (`deadlines.py`).
+- Each wait has its deadline: a connection that waits stands in exactly one queue (`deadlines.py`). Who may be
+  slow while it does stands on the list of `paced` as well (`pace.py`).
 - New connections are accepted one at a time, and only when the application could be called at once, so
   that the kernel gives them to whichever worker is free. Those of siblings (handoff.py) come the same way.
 - Nobody waits here for somebody else's request. While the application has the loop (`relieve`, called by the
   guard), while all application threads are busy, and when this worker leaves, siblings get connections.
 - What goes wrong with one connection ends that connection, with a line in the access log, and nothing else.
+- When connections or descriptors run short, who is idle goes first. What clients can cause as often as they
+  like is logged once a second (`Seldom`).
 
 Hot: the path of a request without body on a kept connection is written flat, with no call that is not
 needed; every microsecond here is one of some fifteen.
@@ -36,6 +39,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, BinaryIO, NamedTuple, Optional
 
 from stardust import address as addresses
@@ -48,14 +52,16 @@ from stardust.http1 import body as bodies
 from stardust.http1 import response
 from stardust.http1.head import Head, HeadReader, Limits
 from stardust.http1.response import ResponseWriter
-from stardust.log import Log
+from stardust.log import Log, Seldom
 from stardust.logfile import LogFile
 from stardust.scoreboard import Slot
 from stardust.settings import Config
+from stardust.worker.admission import Admission, capacity
 from stardust.worker.balance import Balance
 from stardust.worker.connection import GREETING, LINGERING, READING, SENDING, SERVING, Connection, Greeting
 from stardust.worker.deadlines import Waiting
 from stardust.worker.guard import PATIENCE, Guard
+from stardust.worker.pace import BODY_GRACE, LOOK, RESPONSE_GRACE, Pace
 from stardust.worker.threads import Pool
 from stardust.wsgi import environ as environs
 from stardust.wsgi.environ import Environ
@@ -67,7 +73,8 @@ _RECEIVE_HEAD = 8192  # the same where a head is to come: nearly all fit, and th
 _MOST_EVENTS = 64
 _LABEL = 200  # bytes of a request that the scoreboard shows as far as its first line goes
 _LINGER = 2.0  # s; how long what a client still sends is ignored after the last response
-_ACCEPT_PAUSE = 0.1  # s; without accepting, when descriptors have run out
+_ACCEPT_PAUSE = 0.1  # s; without accepting, when there is no room for one more and nobody is idle
+_IDLE_LOOKS = 8  # idle connections of a queue that are looked at when one is to make room
 _FAREWELL = 2.0  # s; how long a connection may wait for one more request when the server stops
 _GIVE_AGAIN = 0.01  # s; until connections that could not be given away are offered again
 _LONG = 1.0  # s; after which the application is left alone with its request: nobody shall be lost with it
@@ -77,6 +84,7 @@ _FOREVER = float("inf")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_TOO_MANY = "max-connections-per-peer"
 
 
 class Door(NamedTuple):
@@ -127,6 +135,7 @@ class Loop:
         self.config = config
         self.app = app
         self.log = log
+        self.seldom = Seldom(log)
         self.slot = slot
         self.access_log = access_log
         self.link = link
@@ -140,7 +149,8 @@ class Loop:
         self.report = report
 
         self.heads = HeadReader(
-            Limits(config.max_request_line, config.max_header_count, config.max_header_bytes)
+            Limits(config.max_request_line, config.max_header_count, config.max_header_bytes),
+            refuse_underscores=config.underscore_headers == "refuse",
         )
         self.writer = ResponseWriter()
         self.epoll = select.epoll()
@@ -170,7 +180,11 @@ class Loop:
             (self.sending, self._late_reader),
             (self.lingering, self._drop),
         )
+        self.paced: Waiting[Connection] = Waiting("rate", LOOK)  # until somebody looks at them again
         self.wake_at = _FOREVER  # never later than the earliest deadline
+
+        self.most_connections = capacity(config.max_connections, system.descriptor_limit())
+        self.admission = Admission(config.max_connections_per_peer)
 
         self.pid = os.getpid()
         self.requests = 0
@@ -334,13 +348,19 @@ class Loop:
                 # One before it may have called the application, and the guard have given this one away.
                 if connection.queue is queue:
                     act(connection)
+        for connection in self.paced.expired(moment):
+            self._look_at_pace(connection, moment)
         if moment >= self.accept_again:
             self._resume_accepting()
         if moment >= self.give_again:
             self._give_again()
+        self.seldom.catch_up(moment)
         earliest = min(queue.next() for queue, _ in self.queues)
         leave_by = self.leave_by if self.leaving else _FOREVER
-        self.wake_at = min(earliest, self.accept_again, self.give_again, leave_by)
+        self.wake_at = min(
+            *(earliest, self.paced.next(), self.seldom.next()),
+            *(self.accept_again, self.give_again, leave_by),
+        )
 
     def _wake_by(self, moment: float) -> None:
         self.wake_at = min(self.wake_at, moment)
@@ -364,9 +384,12 @@ class Loop:
     def _let_in(self, descriptor: int) -> None:
         """Take one connection, if it can be served here. If not, it was this worker that was woken for it all
         the same, and maybe no other."""
-        if self.accepting and not self.slot.dismissed:
+        if not self.accepting or self.slot.dismissed:
+            self._nudge()
+        elif len(self.connections) < self.most_connections or self._make_room():
             self.entrances[descriptor]()
         else:
+            self._take_nobody(f"{len(self.connections)} connections, none of them idle")
             self._nudge()
 
     def _nudge(self) -> None:
@@ -390,17 +413,15 @@ class Loop:
         except BlockingIOError:
             return False
         except OSError as fault:
-            if fault.errno in _OUT_OF_DESCRIPTORS:
-                self._short_of_descriptors(fault)
             # accept(2) reports errors of the new connection too; they mean nothing for the listener.
-            return fault.errno not in _OUT_OF_DESCRIPTORS
+            return fault.errno not in _OUT_OF_DESCRIPTORS or self._short_of_descriptors(fault)
         sock = socket.SocketType(listener.family, socket.SOCK_STREAM, listener.proto, number)
         connection = self._welcome(sock, number, door.address, *addresses.peer(peer))
         if door.greetings:
             connection.stage = GREETING
             connection.greetings = [make(connection) for make in door.greetings]
             self._greet(connection)
-        else:
+        elif self._admit(connection):
             self._receive(connection)
         self.accepted += 1
         if connection.interest or self.accepted >= _IN_A_ROW:
@@ -416,7 +437,15 @@ class Loop:
             opening = environs.listener(self.base, listener, self.host)
         environ = environs.connection(opening, host, port)
         config = self.config
-        connection = Connection(sock, number, listener, environ, config.max_response_buffer, config.timeout)
+        connection = Connection(
+            sock,
+            number,
+            listener,
+            environ,
+            config.max_response_buffer,
+            config.timeout,
+            config.min_response_rate,
+        )
         self.connections[number] = connection
         return connection
 
@@ -437,6 +466,8 @@ class Loop:
             connection.greetings = connection.greetings[1:]
         connection.stage = READING
         self._unwatch_queue(connection)
+        if not self._admit(connection):
+            return
         self._proceed(connection)
         if self.handing and connection.queue is not None:
             self._hand_over()
@@ -446,13 +477,61 @@ class Loop:
         self.log.debug(f"{connection.environ['REMOTE_ADDR'] or 'a local client'}: {reason}")
         self._drop(connection)
 
-    def _short_of_descriptors(self, fault: OSError) -> None:
-        for connection in list(self.parked.members)[:1]:
+    def _admit(self, connection: Connection) -> bool:
+        """Count a new connection for its peer, or turn it away. For each one as soon as its peer is known."""
+        host = connection.environ["REMOTE_ADDR"]
+        if self.admission.full(host):
+            self._complain("info", _TOO_MANY, f"refused {host}: {_TOO_MANY}")
+            self._show_out(connection)
+            return False
+        connection.counted = self.admission.enter(host)
+        return True
+
+    def _show_out(self, connection: Connection) -> None:
+        """A word why, and the end. It is not waited for: what a client sends after this moment resets the
+        connection, and may take the word with it. Waiting would cost what is to be saved."""
+        try:
+            connection.socket.recv(_RECEIVE, socket.MSG_DONTWAIT)
+        except OSError:
+            pass
+        Exchange(None, self.writer, connection.send, None, persistent=False, date=self.date).respond(503)
+        self._drop(connection)
+
+    def _make_room(self) -> bool:
+        """Drop who has been idle longest; False if nobody is. If it must be, one that has had its last answer,
+        or one that has not come to HTTP."""
+        idle = [queue for queue in (self.parked, self.fresh) if queue.members]
+        for queue in sorted(idle, key=lambda queue: queue.next() - queue.seconds):
+            for connection in [*islice(queue.members, _IDLE_LOOKS)]:
+                if not connection.asks():
+                    self._drop(connection)
+                    return True
+        for connection in [*islice(self.lingering.members, 1), *islice(self.greeting.members, 1)]:
             self._drop(connection)
-        self.log.warning(f"cannot accept connections for {_ACCEPT_PAUSE:g} s: {fault.strerror}")
+            return True
+        return False
+
+    def _short_of_descriptors(self, fault: OSError) -> bool:
+        """There is none for one more connection, or no memory. Whether to try again at once."""
+        if self._make_room():
+            return True
+        self._take_nobody(os.strerror(fault.errno or 0))
+        return False
+
+    def _relieve(self, fault: OSError) -> bool:
+        """A body has no temporary file yet. Whether to try again at once."""
+        return fault.errno in _OUT_OF_DESCRIPTORS and self._make_room()
+
+    def _take_nobody(self, why: str) -> None:
+        """For a moment. Who comes meanwhile waits in the kernel, or is taken by a sibling."""
+        self._complain("warning", "shortage", f"takes no connections for {_ACCEPT_PAUSE:g} s: {why}")
         self._stop_accepting()
         self.accept_again = self.now + _ACCEPT_PAUSE
         self._wake_by(self.accept_again)
+
+    def _complain(self, level: str, kind: str, text: str) -> None:
+        self.seldom.say(level, kind, text, self.now)
+        self._wake_by(self.seldom.next())
 
     def _empty_queues(self) -> None:
         """Take what queues at our own listeners now. Not more: under load, ever new ones come behind."""
@@ -471,16 +550,16 @@ class Loop:
         except BlockingIOError:
             return False
         except OSError as fault:
-            self._short_of_descriptors(fault)
-            return False
+            return self._short_of_descriptors(fault)
         except HandoffError as fault:
-            self.log.error(f"a worker has sent what is no connection: {fault}")
+            self._complain("error", "handoff", f"a worker has sent what is no connection: {fault}")
             return True
         if taken is None:
             self.look()
             return True
         sock, passage = taken
         connection = self._welcome(sock, sock.fileno(), passage.listener, passage.host, passage.port)
+        connection.counted = self.admission.enter(passage.host)  # and stays: its sibling has let it in
         connection.requests = passage.requests
         connection.began = min(passage.began, self.now)
         connection.buffer = passage.data
@@ -719,7 +798,7 @@ class Loop:
         except ProtocolError as refusal:
             self._refuse(connection, refusal.status, refusal.reason)
             return
-        connection.spool = Spool()
+        connection.spool = Spool(relieve=self._relieve)
         connection.raw = buffer if len(buffer) <= MOST_DATA else None
         rest, connection.buffer = bytes(connection.buffer), b""
         if head.expects_continue and not rest and not self._say_continue(connection):
@@ -743,15 +822,22 @@ class Loop:
             consumed = body.feed(data, spool.write)
             if not body.complete:
                 self._wait(connection, self.reading_bodies)
+                if connection.pace is None:
+                    self._begin_pace(connection, self.config.min_body_rate, BODY_GRACE)
                 return
             content = spool.finish()
         except ProtocolError as refusal:
             self._refuse(connection, refusal.status, refusal.reason)
             return
         except OSError as fault:
-            self.log.error(f"cannot keep a request's body: {fault}")
-            self._refuse(connection, 507, "disk full")
+            self._complain("error", "spool", f"cannot keep a request's body: {fault}")
+            if fault.errno in _OUT_OF_DESCRIPTORS:
+                self._refuse(connection, 503, "no descriptor for its body")
+            else:
+                self._refuse(connection, 507, "disk full")
             return
+        if connection.pace is not None:
+            self._end_pace(connection)
         connection.buffer = data[consumed:]
         self._begin(connection, head, content)
 
@@ -843,10 +929,16 @@ class Loop:
         if exchange.note == GONE:
             self._lose(connection, GONE)
         elif connection.unsent:
-            connection.stage = SENDING
-            self._wait(connection, self.sending)
+            self._await_reader(connection)
         else:
             self._completed(connection)
+
+    def _await_reader(self, connection: Connection) -> None:
+        """All of the response is there; what the client has not taken yet goes as it reads."""
+        connection.stage = SENDING
+        connection.unsent_first = connection.unsent
+        self._wait(connection, self.sending)
+        self._begin_pace(connection, self.config.min_response_rate, RESPONSE_GRACE)
 
     def _send(self, connection: Connection) -> None:
         """A slow reader takes more of its response."""
@@ -857,6 +949,8 @@ class Loop:
             self._lose(connection, GONE)
             return
         if not connection.unsent:
+            if connection.pace is not None:
+                self._end_pace(connection)
             self._completed(connection)
         elif connection.unsent < before:
             self._wait(connection, self.sending)
@@ -891,6 +985,9 @@ class Loop:
     def _refuse(self, connection: Connection, status: int, note: str) -> None:
         """Answer with an error of the server's own; nothing that comes behind it is read (RFC 9112 9.6)."""
         connection.note = note
+        self._complain("info", "refused", f"refused a request of {connection.who}: {status}, {note}")
+        if connection.pace is not None:
+            self._end_pace(connection)
         exchange = Exchange(
             connection.head, self.writer, connection.send, None, persistent=False, date=self.date
         )
@@ -899,8 +996,7 @@ class Loop:
         if exchange.note == GONE:
             self._lose(connection, note)
         elif connection.unsent:
-            connection.stage = SENDING
-            self._wait(connection, self.sending)
+            self._await_reader(connection)
         else:
             self._completed(connection)
 
@@ -909,13 +1005,10 @@ class Loop:
 
     def _late_idle(self, connection: Connection) -> None:
         """Nothing came in time. Or it did, and others are ahead of it: one poll reports so many at most."""
-        try:
-            if connection.socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK):
-                self._react(connection)
-                return
-        except OSError:
-            pass
-        self._drop(connection)
+        if connection.asks():
+            self._react(connection)
+        else:
+            self._drop(connection)
 
     def _late_request(self, connection: Connection) -> None:
         queue = connection.queue
@@ -923,6 +1016,34 @@ class Loop:
 
     def _late_reader(self, connection: Connection) -> None:
         self._lose(connection, "timeout")
+
+    def _begin_pace(self, connection: Connection, rate: int, grace: float) -> None:
+        """From now on look, now and then, whether it is fast enough: at whole seconds, all at once."""
+        if rate:
+            connection.pace = Pace(rate, grace, self.now)
+            self.paced.add(connection, math.ceil(self.now))
+            self._wake_by(self.paced.next())
+
+    def _end_pace(self, connection: Connection) -> None:
+        connection.pace = None
+        self.paced.discard(connection)
+
+    def _look_at_pace(self, connection: Connection, moment: float) -> None:
+        """The due look at a client whose body or response is on its way."""
+        pace = connection.pace
+        if pace is None:
+            return  # with one before it, this one was given away
+        pace.forgive(moment - self.paced.since(connection) - LOOK)
+        if connection.stage == SENDING:
+            self._send(connection)  # the kernel tells of room only when there is much
+            if connection.pace is not pace:
+                return
+        if not pace.late(connection.moved, moment):
+            self.paced.add(connection, math.ceil(moment))
+        elif connection.stage == SENDING:
+            self._lose(connection, "min-response-rate")
+        else:
+            self._refuse(connection, 408, "min-body-rate")
 
     def _lose(self, connection: Connection, note: str) -> None:
         """The response cannot be delivered, or not all of it: nobody shall take a part for the whole."""
@@ -957,6 +1078,10 @@ class Loop:
     def _drop(self, connection: Connection) -> None:
         """Close a connection and forget it."""
         self._unwatch_connection(connection)
+        if connection.pace is not None:
+            self._end_pace(connection)
+        if connection.counted != "":
+            self.admission.leave(connection.counted)
         del self.connections[connection.number]
         self.empty_since = self.now
         connection.close()

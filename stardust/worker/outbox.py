@@ -2,10 +2,11 @@
 
 A slow reader must not hold a worker. What its socket does not take at once waits here, up to `MEMORY`
 bytes in memory and the rest in nameless temporary files, and the worker's loop sends it as the client
-reads. No temporary file grows far beyond `SEGMENT`, and each is gone as soon as it was sent: so the disk
-holds what is waiting, not all that ever waited. Files that the application returned are sent from the page
-cache (sendfile(2)) through a duplicate of their descriptor, so that the application may close its own at
-once.
+reads. Small pieces are joined, so that what is counted is what is held: an object for each byte would be a
+hundred times as much. No temporary file grows far beyond `SEGMENT`, and each is gone as soon as it was sent:
+so the disk holds what is waiting, not all that ever waited. Files that the application returned are sent from
+the page cache (sendfile(2)) through a duplicate of their descriptor, so that the application may close its
+own at once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Optional, Union
 
 MEMORY = 1024 * 1024  # bytes kept in memory for one connection
 SEGMENT = 64 * 1024 * 1024  # bytes after which the next temporary file is begun
+_JOINED = 16 * 1024  # bytes up to which a piece of memory takes more at its end
 _MOST_AT_ONCE = 1024 * 1024  # bytes for one sendfile(2): other connections have their turn between
 
 
@@ -37,10 +39,11 @@ class FileRange:
 class Outbox:
     """First in, first out. `pending` is how many bytes are waiting."""
 
-    __slots__ = ("_in_memory", "_pieces", "pending")
+    __slots__ = ("_in_memory", "_pieces", "_sent", "pending")
 
     def __init__(self) -> None:
-        self._pieces: deque[Union[memoryview, FileRange]] = deque()
+        self._pieces: deque[Union[bytes, bytearray, FileRange]] = deque()
+        self._sent = 0  # bytes of the first piece, if that is in memory
         self._in_memory = 0
         self.pending = 0
 
@@ -52,7 +55,12 @@ class Outbox:
         elif self._in_memory + len(data) > MEMORY:
             self._push_to_disk(data, None)
         else:
-            self._pieces.append(memoryview(data))
+            if len(data) >= _JOINED:
+                self._pieces.append(data)
+            elif isinstance(last, bytearray) and len(last) < _JOINED:
+                last += data
+            else:
+                self._pieces.append(bytearray(data))
             self._in_memory += len(data)
         self.pending += len(data)
 
@@ -95,14 +103,17 @@ class Outbox:
             view = view[written:]
             segment.end += written
 
-    def _send_bytes(self, sock: socket.SocketType, piece: memoryview) -> bool:
-        sent = sock.send(piece, socket.MSG_DONTWAIT)
+    def _send_bytes(self, sock: socket.SocketType, piece: Union[bytes, bytearray]) -> bool:
+        # Released at once: a bytearray that somebody looks at cannot take more.
+        with memoryview(piece) as whole, whole[self._sent :] as rest:
+            sent = sock.send(rest, socket.MSG_DONTWAIT)
         self.pending -= sent
         self._in_memory -= sent
-        if sent == len(piece):
-            return True
-        self._pieces[0] = piece[sent:]
-        return False
+        self._sent += sent
+        if self._sent < len(piece):
+            return False
+        self._sent = 0
+        return True
 
     def _send_range(self, sock: socket.SocketType, piece: FileRange) -> bool:
         sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Callable
 from typing import BinaryIO, Optional, Union, cast
 
 MEMORY = 1 << 20
@@ -27,20 +28,32 @@ class Spool:
     gave.
     """
 
-    __slots__ = ("_file", "_finished", "_reader", "_room")
+    __slots__ = ("_file", "_finished", "_reader", "_relieve", "_room")
 
-    def __init__(self, memory: int = MEMORY) -> None:
+    def __init__(
+        self, memory: int = MEMORY, relieve: Callable[[OSError], bool] = lambda fault: False
+    ) -> None:
+        """`relieve` is called when the file cannot be made: whether to try again."""
         self._file: Union[io.BytesIO, io.FileIO] = io.BytesIO()
         self._reader: Optional[BinaryIO] = None
         self._room = memory
+        self._relieve = relieve
         self._finished = False
 
     def write(self, data: bytes) -> None:
         """Append `data`. The body moves to a temporary file when it outgrows `memory`."""
         self._room -= len(data)
         if self._room < 0 and isinstance(self._file, io.BytesIO):
-            self._file = _moved(self._file)
+            self._file = self._moved(self._file)
         _write_all(self._file, data)
+
+    def _moved(self, memory: io.BytesIO) -> io.FileIO:
+        try:
+            return _moved(memory)
+        except OSError as fault:
+            if not self._relieve(fault):
+                raise
+            return _moved(memory)
 
     def finish(self) -> BinaryIO:
         """The whole body as a seekable binary file at position 0. ValueError when called again."""

@@ -314,3 +314,26 @@ def test_table_keeps_no_refused_line() -> None:
         with pytest.raises(ProtocolError):
             table["Host: a b"]
     assert not table
+
+
+@pytest.mark.parametrize(
+    ("line", "refused"),
+    [
+        pytest.param("A_B: 1", True, id="L8-refuse"),
+        pytest.param("A_B:1", True, id="L8-refuse-without-a-blank"),
+        pytest.param("Content_Length: 9", True, id="L8-refuse-framing"),
+        pytest.param("X: a_b", False, id="L8-refuse-no-value"),
+        pytest.param("Proxy: a_b", False, id="L8-refuse-not-what-is-dropped-for-another-reason"),
+        pytest.param("A-B: 1", False, id="L8-refuse-no-dash"),
+    ],
+)
+def test_underscores_refused(line: str, refused: bool) -> None:
+    """Each time: what was refused once is not remembered as something to drop."""
+    reader = HeadReader(LIMITS, refuse_underscores=True)
+    for _ in range(2):
+        if refused:
+            with pytest.raises(ProtocolError, match="underscore in a field name") as caught:
+                reader.read(request(line))
+            assert caught.value.status == 400
+        else:
+            assert reader.read(request(line)) is not None

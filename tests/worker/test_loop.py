@@ -115,11 +115,12 @@ class Server:
         self._patch = mock.patch("stardust.worker.loop.time", self.clock)
         self._patch.start()
         self._file = LogFile(os.memfd_create("log"), Log("worker", "critical"))
+        self._said = os.memfd_create("said")
         self.loop = Loop(
             config,
             app,
             self.doors,
-            Log("worker 0", "critical"),
+            Log("worker 0", "info", descriptor=self._said),
             slot=self.board.slot(0),
             access_log=AccessLog(self._file, self._recorded),
             link=link,
@@ -161,6 +162,7 @@ class Server:
         self._ringer.close()
         self._file.close()
         os.close(self.board.descriptor)
+        os.close(self._said)
         self._patch.stop()
         if self._failure is not None:
             raise self._failure
@@ -168,6 +170,11 @@ class Server:
     @property
     def address(self) -> Any:
         return self.doors[0].socket.getsockname()
+
+    @property
+    def said(self) -> str:
+        """The worker's own log."""
+        return os.pread(self._said, 1 << 20, 0).decode()
 
     @property
     def entry(self) -> Entry:
@@ -530,7 +537,7 @@ class TestRequests:
                     assert client.get("/a").body == b"GET /a\n"
 
     @pytest.mark.parametrize(("most", "served"), [(1, 1), (3, 3), (0, 20)], ids=["one", "three", "no limit"])
-    def test_so_many_on_a_connection(self, kept: Config, most: int, served: int) -> None:
+    def test_s7_so_many_on_a_connection(self, kept: Config, most: int, served: int) -> None:
         with (
             Server(echo, replace(kept, max_keepalive_reqs=most)) as server,
             Client(server.address) as client,
@@ -600,7 +607,7 @@ class TestRequests:
 
 
 class TestPipelining:
-    def test_a_thousand_in_one_go(self, kept: Config) -> None:
+    def test_s8_a_thousand_in_one_go(self, kept: Config) -> None:
         """Far more bytes than are read at once: heads are cut anywhere."""
         stream = b"".join(request("GET", f"/{number}", f"X: {'x' * 200}") for number in range(1000))
         with Server(echo, kept) as server, Client(server.address) as client:
@@ -610,7 +617,7 @@ class TestPipelining:
                 assert client.receive().body == b"GET /%d\n" % number
             sender.join(PATIENCE)
 
-    def test_others_have_their_turn(self) -> None:
+    def test_s7_others_have_their_turn(self) -> None:
         """RFC 9112 9.3.2 lets a client send many; it does not let it come first with all of them."""
         gate, order = Gate(), []
 
@@ -629,7 +636,7 @@ class TestPipelining:
                 greedy.receive()
         assert order.index("/other") <= 3
 
-    def test_reading_stops_while_requests_wait(self) -> None:
+    def test_s8_reading_stops_while_requests_wait(self) -> None:
         """Else a client could have its requests gathered in our memory without limit."""
         held: list[int] = []
         servers: list[Server] = []
@@ -727,14 +734,16 @@ class TestBodies:
             client.ended()
 
     @pytest.mark.parametrize("fails", ["write", "finish"])
-    def test_the_disk_is_full(self, kept: Config, fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_p7_the_disk_is_full_for_a_body(
+        self, kept: Config, fails: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         spool = SimpleNamespace(write=lambda data: None, finish=io.BytesIO, close=lambda: None)
         setattr(spool, fails, full)
         with Server(echo, kept) as server, Client(server.address) as client:
-            monkeypatch.setattr("stardust.worker.loop.Spool", lambda: spool)
+            monkeypatch.setattr("stardust.worker.loop.Spool", lambda **_: spool)
             client.send(request("POST", "/", body=b"body"))
             answer = client.receive()
             assert (answer.status, answer.closes) == (507, True)
@@ -750,7 +759,7 @@ class TestBodies:
 
 class TestClientsThatLeave:
     @pytest.mark.parametrize("requests", [1, 3])
-    def test_half_close(self, kept: Config, requests: int) -> None:
+    def test_s9_half_close(self, kept: Config, requests: int) -> None:
         """A client may say that it has nothing more to ask; it still gets its answers."""
         with Server(echo, kept) as server, Client(server.address) as client:
             client.send(request("GET", "/a") * requests)
@@ -770,7 +779,7 @@ class TestClientsThatLeave:
         ],
         ids=["before the head", "in the head", "in the body", "in a chunk"],
     )
-    def test_before_the_request_is_whole(self, kept: Config, how: str, stream: bytes, logged: int) -> None:
+    def test_s9_before_the_request_is_whole(self, kept: Config, how: str, stream: bytes, logged: int) -> None:
         """RFC 9112 8: an incomplete request is none, and the application never hears of it."""
         calls: list[Environ] = []
 
@@ -790,13 +799,13 @@ class TestClientsThatLeave:
             assert calls == []
             assert [(each.status, each.note) for each in server.records] == [(0, "client gone")] * logged
 
-    def test_reset_while_parked(self, kept: Config) -> None:
+    def test_s9_reset_while_parked(self, kept: Config) -> None:
         with Server(echo, kept) as server, Client(server.address) as client:
             client.get()
             client.reset()
             server.until(lambda loop: not loop.connections)
 
-    def test_reset_while_the_application_works(self, kept: Config) -> None:
+    def test_s9_reset_while_the_application_works(self, kept: Config) -> None:
         gate = Gate()
         with Server(gated(gate), kept) as server, Client(server.address) as client:
             client.send(request("GET", "/wait"))
@@ -808,7 +817,7 @@ class TestClientsThatLeave:
             with Client(server.address) as other:
                 assert other.get().status == 200
 
-    def test_reset_with_requests_waiting(self) -> None:
+    def test_s9_reset_with_requests_waiting(self) -> None:
         gate = Gate()
         with Server(gated(gate), INLINE) as server, Client(server.address) as client:
             client.send(request("GET", "/wait") + request("GET", "/next") * 3)
@@ -818,7 +827,7 @@ class TestClientsThatLeave:
             server.until(lambda loop: not loop.connections and not loop.ready)
 
     @pytest.mark.parametrize("how", ["end", "reset"])
-    def test_while_the_response_waits(self, kept: Config, how: str) -> None:
+    def test_s9_while_the_response_waits(self, kept: Config, how: str) -> None:
         with Server(with_large(), kept) as server, Client(server.address, 4096) as client:
             client.send(request("GET", "/large"))
             server.until(lambda loop: loop.sending.members)
@@ -851,7 +860,7 @@ class TestClientsThatLeave:
 
 
 class TestTimeLimits:
-    def test_a_connection_without_a_byte(self, kept: Config) -> None:
+    def test_s1_a_connection_without_a_byte(self, kept: Config) -> None:
         """Nobody is told of a request that was never begun."""
         with Server(echo, kept) as server, Client(server.address) as client:
             server.until(lambda loop: loop.connections)
@@ -861,7 +870,7 @@ class TestTimeLimits:
             client.ended()
             assert server.records == []
 
-    def test_a_head_that_never_ends(self, kept: Config) -> None:
+    def test_s1_a_head_that_never_ends(self, kept: Config) -> None:
         """Bytes on the way do not extend it: the limit is for the whole head."""
         with Server(echo, kept) as server, Client(server.address) as client:
             client.send(b"GET / HTTP/1.1\r\n")
@@ -876,9 +885,9 @@ class TestTimeLimits:
             client.ended()
             assert [(each.status, each.note) for each in server.records] == [(408, "header-timeout")]
 
-    def test_a_body_that_stops(self, kept: Config) -> None:
+    def test_s2_a_body_that_stops(self, kept: Config) -> None:
         """Each byte extends it."""
-        with Server(echo, kept) as server, Client(server.address) as client:
+        with Server(echo, replace(kept, min_body_rate=0)) as server, Client(server.address) as client:
             client.send(request("POST", "/", "Content-Length: 5"))
             server.until(lambda loop: loop.reading_bodies.members)
             for _ in range(3):
@@ -891,7 +900,7 @@ class TestTimeLimits:
             client.ended()
             assert [(each.status, each.note) for each in server.records] == [(408, "timeout")]
 
-    def test_a_connection_without_a_next_request(self, kept: Config) -> None:
+    def test_s1_a_connection_without_a_next_request(self, kept: Config) -> None:
         with Server(echo, kept) as server, Client(server.address) as client:
             for _ in range(2):
                 client.get()
@@ -902,7 +911,7 @@ class TestTimeLimits:
             client.ended()
             assert len(server.records) == 2
 
-    def test_the_head_of_a_next_request_has_its_own_time(self, kept: Config) -> None:
+    def test_s1_the_head_of_a_next_request_has_its_own_time(self, kept: Config) -> None:
         with Server(echo, kept) as server, Client(server.address) as client:
             client.get()
             client.send(b"GET /slow HTTP/1.1\r\n")
@@ -914,7 +923,7 @@ class TestTimeLimits:
     @pytest.mark.parametrize(
         ("begun", "wait"), [(b"", 10.0), (b"GET /b HTTP/1.1\r\n", 60.0)], ids=["parked", "in the head"]
     )
-    def test_what_came_while_the_application_worked_is_not_late(self, begun: bytes, wait: float) -> None:
+    def test_s1_what_came_while_the_application_worked_is_not_late(self, begun: bytes, wait: float) -> None:
         gate = Gate()
         whole = request("GET", "/b")
         with Server(gated(gate), INLINE) as server, Client(server.address) as a, Client(server.address) as b:
@@ -928,7 +937,7 @@ class TestTimeLimits:
             gate.open()
             assert b.receive().body == b"GET /b\n"
 
-    def test_what_came_is_not_late_behind_many_others(self) -> None:
+    def test_s1_what_came_is_not_late_behind_many_others(self) -> None:
         """One poll reports so many events at most, and the application takes its time for each."""
         gate = Gate()
         servers: list[Server] = []
@@ -953,11 +962,319 @@ class TestTimeLimits:
                     assert client.receive().body == b"GET /slow\n"
 
 
+# --- limits of pace ----------------------------------------------------------------------------------------
+
+
+class TestPace:
+    """The clock goes in steps of no more than a second here: what the loop looks at too late is forgiven."""
+
+    def test_s2_a_body_that_drips(self, kept: Config) -> None:
+        """Bytes on the way do not help who sends too few: a limit on silence would never end this."""
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(request("POST", "/", "Content-Length: 9999"))
+            server.until(lambda loop: loop.reading_bodies.members)
+            for _ in range(10):
+                client.send(b"x" * 100)
+                server.advance(1)
+            answer = client.receive()
+            assert (answer.status, answer.closes) == (408, True)
+            client.ended()
+            assert [(each.status, each.note) for each in server.records] == [(408, "min-body-rate")]
+            assert "refused a request of 127.0.0.1: 408, min-body-rate" in server.said
+
+    @pytest.mark.parametrize("framing", ["Content-Length: 9999", "Transfer-Encoding: chunked"])
+    def test_s2_a_body_that_never_begins(self, kept: Config, framing: str) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(request("POST", "/", framing))
+            server.until(lambda loop: loop.reading_bodies.members)
+            for _ in range(5):
+                server.advance(1)
+            assert server.records == []
+            for _ in range(5):
+                server.advance(1)
+            assert client.receive().status == 408
+
+    def test_s2_who_is_just_fast_enough(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(request("POST", "/", "Content-Length: 14400"))
+            server.until(lambda loop: loop.reading_bodies.members)
+            for second in range(1, 61):
+                client.send(b"x" * 240)
+                server.until(functools.partial(has_received, second * 240))
+                server.advance(1)
+            assert client.receive().body == b"POST /\n" + b"x" * 14400
+
+    def test_s2_who_was_fast_may_pause(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(request("POST", "/", "Content-Length: 24001") + b"x" * 24000)
+            server.until(lambda loop: received(loop) == 24000)
+            for _ in range(100):
+                server.advance(1)
+            client.send(b"x")
+            assert client.receive().status == 200
+
+    def test_s2_time_in_which_the_worker_reads_nothing_is_forgiven(self) -> None:
+        """The application had the loop; what came meanwhile waited in the kernel."""
+        gate = Gate()
+        with Server(gated(gate), INLINE) as server, Client(server.address) as a, Client(server.address) as b:
+            b.send(request("POST", "/b", "Content-Length: 2") + b"x")
+            server.until(lambda loop: loop.reading_bodies.members)
+            a.send(request("GET", "/wait"))
+            gate.reached()
+            server.clock.now += 60
+            gate.open()
+            assert a.receive().status == 200
+            server.advance(1)
+            b.send(b"y")
+            assert b.receive().body == b"POST /b\nxy"
+
+    def test_s2_time_in_the_queue_for_a_thread_counts_for_nobody(self) -> None:
+        gate = Gate()
+        with Server(gated(gate), replace(THREADS, threads=2)) as server, contextlib.ExitStack() as stack:
+            busy = [stack.enter_context(Client(server.address)) for _ in range(2)]
+            waiting = stack.enter_context(Client(server.address))
+            waiting.send(request("POST", "/", "Content-Length: 2") + b"x")
+            server.until(lambda loop: loop.reading_bodies.members)
+            for client in busy:
+                client.send(request("GET", "/wait"))
+            gate.reached(2)
+            waiting.send(b"y")
+            server.until(lambda loop: loop.queued)
+            for _ in range(60):
+                server.advance(1)
+            gate.open()
+            assert waiting.receive().body == b"POST /\nxy"
+
+    def test_s2_without_a_limit(self, kept: Config) -> None:
+        config = replace(kept, min_body_rate=0, min_response_rate=0)
+        with Server(with_large(), config) as server, Client(server.address, 4096) as client:
+            client.send(request("POST", "/", "Content-Length: 2") + b"x")
+            server.until(lambda loop: loop.reading_bodies.members)
+            for _ in range(60):
+                server.advance(1)
+            client.send(b"y" + request("GET", "/large"))
+            assert client.receive().body == b"POST /\nxy"
+            server.until(lambda loop: loop.sending.members)
+            for _ in range(60):
+                server.advance(1)
+            assert client.receive().body == PATTERN * 20
+
+    def test_s2_nobody_is_looked_at_who_is_through(self, kept: Config) -> None:
+        with Server(with_large(), kept) as server, Client(server.address, 4096) as client:
+            client.send(request("POST", "/", "Content-Length: 2") + b"x")
+            server.until(lambda loop: loop.paced.members)
+            client.send(b"y")
+            client.receive()
+            server.until(lambda loop: not loop.paced.members)
+            client.send(request("GET", "/large"))
+            server.until(lambda loop: loop.paced.members)
+            client.receive()
+            server.until(lambda loop: not loop.paced.members)
+            client.send(request("POST", "/", "Content-Length: 2") + b"x")
+            server.until(lambda loop: loop.paced.members)
+            client.reset()
+            server.until(lambda loop: not loop.paced.members)
+
+    def test_s2_a_thousand_are_looked_at_together(self) -> None:
+        """At whole seconds: what is slow may not wake the worker once for each of them."""
+        with Server(echo, INLINE) as server, contextlib.ExitStack() as stack:
+            server.advance(0.01)
+            for _ in range(50):
+                client = stack.enter_context(Client(server.address))
+                client.send(request("POST", "/", "Content-Length: 2"))
+                server.until(lambda loop: not loop.fresh.members)
+                server.advance(0.019)
+            assert len(server.ask(lambda loop: set(loop.paced.members.values()))) == 1
+
+    def test_s3_a_reader_that_drips(self, kept: Config) -> None:
+        with Server(with_large(), kept) as server, Client(server.address, 4096) as slow:
+            slow.send(request("GET", "/large"))
+            server.until(lambda loop: loop.sending.members)
+            for _ in range(3000):  # what the kernel's own buffers take counts as taken
+                slow._rest += slow.socket.recv(10)
+                server.advance(1)
+                if server.records:
+                    break
+            assert [(each.status, each.note) for each in server.records] == [(200, "min-response-rate")]
+            with pytest.raises((h11.RemoteProtocolError, ConnectionResetError)):
+                slow.receive()
+
+    def test_s3_a_reader_that_is_fast_enough(self, kept: Config) -> None:
+        with Server(with_large(), kept) as server, Client(server.address, 4096) as slow:
+            slow.send(request("GET", "/large"))
+            server.until(lambda loop: loop.sending.members)
+            for _ in range(40):
+                slow._rest += slow.socket.recv(1 << 16)
+                server.advance(1)
+            assert slow.receive().body == PATTERN * 20
+
+    def test_s3_a_stream_whose_application_is_slow(self) -> None:
+        """What has gone as far as there is anything is not slow, whatever the clock says."""
+        gates = [Gate(), Gate()]
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            start_response("200 OK", [("Content-Type", "text/event-stream")])
+            for gate in gates:
+                yield b"data: x\n\n"
+                gate.wait()
+
+        with Server(app, THREADS) as server, Client(server.address) as client:
+            client.send(request("GET", "/events"))
+            for gate in gates:
+                gate.reached()
+                for _ in range(60):
+                    server.advance(1)
+                gate.open()
+            assert client.receive().body == b"data: x\n\n" * 2
+
+
+def received(loop: Loop) -> int:
+    """Bytes of the body that is on its way, 0 without one."""
+    return sum(each.body.received for each in loop.reading_bodies.members if each.body is not None)
+
+
+def has_received(size: int, loop: Loop) -> bool:
+    """Whether so many bytes have come, or all."""
+    return received(loop) in (size, 0)
+
+
+# --- limits of number --------------------------------------------------------------------------------------
+
+
+class TestAdmission:
+    def test_s6_the_longest_idle_makes_room(self, kept: Config) -> None:
+        config = replace(kept, max_connections=3)
+        with Server(echo, config) as server, contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(Client(server.address)) for _ in range(3)]
+            for client in (clients[1], clients[0], clients[2]):
+                client.get()
+                server.settled()
+                server.advance(0.1)
+            with Client(server.address) as late:
+                assert late.get("/late").body == b"GET /late\n"
+                clients[1].ended()
+                assert clients[0].get().status == 200
+                assert clients[2].get().status == 200
+            assert server.said == ""
+
+    def test_s6_silent_ones_are_idle_too(self, kept: Config) -> None:
+        config = replace(kept, max_connections=3)
+        with Server(echo, config) as server, contextlib.ExitStack() as stack:
+            silent = [stack.enter_context(Client(server.address)) for _ in range(30)]
+            for client in silent[:27]:
+                client.ended()
+            with Client(server.address) as good:
+                assert good.get().status == 200
+
+    def test_s6_whose_request_has_come_is_not_idle(self) -> None:
+        gate = Gate()
+        config = replace(INLINE, max_connections=2)
+        with (
+            Server(gated(gate), config) as server,
+            Client(server.address) as idle,
+            Client(server.address) as busy,
+        ):
+            idle.get()
+            busy.send(request("GET", "/wait"))
+            gate.reached()
+            with Client(server.address) as late:
+                late.send(request("GET", "/late"))
+                idle.send(request("GET", "/idle"))
+                gate.open()
+                assert idle.receive().body == b"GET /idle\n"
+                assert busy.receive().body == b"GET /wait\n"
+                assert late.receive().body == b"GET /late\n"
+
+    def test_s6_while_none_is_idle_new_ones_wait(self, kept: Config) -> None:
+        config = replace(kept, max_connections=2)
+        with Server(echo, config) as server, contextlib.ExitStack() as stack:
+            slow = [stack.enter_context(Client(server.address)) for _ in range(2)]
+            for client in slow:
+                client.send(b"GET / HTTP/1.1\r\n")
+            server.until(lambda loop: len(loop.reading_heads.members) == 2)
+            late = stack.enter_context(Client(server.address))
+            late.send(request("GET", "/late"))
+            server.until(lambda loop: not loop.accepting)
+            assert "takes no connections for 0.1 s: 2 connections, none of them idle" in server.said
+            server.advance(0.1)
+            server.until(lambda loop: not loop.accepting)
+            slow[0].send(b"Host: test\r\n\r\n")
+            assert slow[0].receive().status == 200
+            server.settled()
+            server.advance(0.1)
+            assert late.receive().body == b"GET /late\n"
+
+    def test_s6_a_connection_that_was_given_is_taken_when_there_is_room(
+        self, kept: Config, shared: Shared, sibling: Sibling
+    ) -> None:
+        with (
+            shared(echo, replace(kept, max_connections=1)) as server,
+            Client(server.address) as slow,
+        ):
+            slow.send(b"GET / HTTP/1.1\r\n")
+            server.until(lambda loop: loop.reading_heads.members)
+            ours, theirs = socket.socketpair()
+            with ours:
+                sibling.link.give(theirs.fileno(), passage(request("GET", "/given")))
+                theirs.close()
+                server.until(lambda loop: not loop.accepting)
+                slow.send(b"Host: test\r\n\r\n")
+                assert slow.receive().status == 200
+                server.settled()
+                server.advance(0.1)
+                ours.settimeout(PATIENCE)
+                assert b"GET /given" in ours.recv(4096)
+
+    def test_s6_one_too_many_of_a_peer(self, kept: Config) -> None:
+        config = replace(kept, max_connections_per_peer=2)
+        with Server(echo, config) as server, contextlib.ExitStack() as stack:
+            two = [stack.enter_context(Client(server.address)) for _ in range(2)]
+            for client in two:
+                client.get()
+            for _ in range(3):
+                third = stack.enter_context(Client(server.address))
+                answer = third.receive()
+                assert (answer.status, answer.closes) == (503, True)
+                third.ended()
+            assert server.said.count("refused 127.0.0.1: max-connections-per-peer") == 1
+            server.advance(1)
+            assert "(2 like this within a second)" in server.said
+            assert len(server.records) == 2
+            two[0].socket.close()
+            server.until(lambda loop: len(loop.connections) == 1)
+            with Client(server.address) as again:
+                assert again.get().status == 200
+
+    def test_s6_who_comes_by_a_unix_socket_is_nobodys_peer(self, kept: Config, tmp_path: Path) -> None:
+        config = replace(kept, max_connections_per_peer=1)
+        with (
+            Server(echo, config, [unix_door(str(tmp_path / "socket"))]) as server,
+            contextlib.ExitStack() as stack,
+        ):
+            for _ in range(3):
+                assert stack.enter_context(Client(server.address)).get().status == 200
+
+    def test_s6_who_was_given_away_is_counted_and_stays(
+        self, kept: Config, shared: Shared, sibling: Sibling
+    ) -> None:
+        with (
+            shared(echo, replace(kept, max_connections_per_peer=1)) as server,
+            contextlib.ExitStack() as stack,
+        ):
+            for _ in range(2):
+                ours, theirs = map(stack.enter_context, socket.socketpair())
+                ours.settimeout(PATIENCE)
+                sibling.link.give(theirs.fileno(), passage(request("GET", "/given")))
+                assert b"200 OK" in ours.recv(4096)
+            server.settled()
+            assert sum(server.ask(lambda loop: [*loop.admission._counts.values()])) == 2
+
+
 # --- slow readers ------------------------------------------------------------------------------------------
 
 
 class TestSlowReaders:
-    def test_the_worker_is_free_meanwhile(self, kept: Config) -> None:
+    def test_s4_the_worker_is_free_while_somebody_reads_slowly(self, kept: Config) -> None:
         with (
             Server(with_large(), kept) as server,
             Client(server.address, 4096) as slow,
@@ -1003,7 +1320,7 @@ class TestSlowReaders:
         assert len(unsent) == 200
         assert max(unsent) <= 4 * 65536
 
-    def test_the_application_does_not_wait_for_ever(self, kept: Config) -> None:
+    def test_s3_the_application_does_not_wait_for_ever(self, kept: Config) -> None:
         yielded: list[int] = []
 
         def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -1021,7 +1338,7 @@ class TestSlowReaders:
             with pytest.raises((h11.RemoteProtocolError, ConnectionResetError)):
                 slow.receive()
 
-    def test_who_reads_nothing_is_cut_off(self, kept: Config) -> None:
+    def test_s3_who_reads_nothing_is_cut_off(self, kept: Config) -> None:
         with Server(with_large(), kept) as server, Client(server.address, 4096) as slow:
             slow.send(request("GET", "/large"))
             server.until(lambda loop: loop.sending.members)
@@ -1030,7 +1347,7 @@ class TestSlowReaders:
             with pytest.raises((h11.RemoteProtocolError, ConnectionResetError)):
                 slow.receive()
 
-    def test_no_part_is_taken_for_the_whole(self, kept: Config) -> None:
+    def test_s3_no_part_is_taken_for_the_whole(self, kept: Config) -> None:
         """A body that the end of the connection ends (HTTP/1.0) must not end so when it was cut."""
         pieces = [PATTERN] * 20
 
@@ -1045,7 +1362,7 @@ class TestSlowReaders:
             with pytest.raises(ConnectionResetError):
                 slow.receive()
 
-    def test_who_reads_a_little_is_not(self, kept: Config) -> None:
+    def test_s3_who_reads_a_little_is_not(self, kept: Config) -> None:
         with Server(with_large(), kept) as server, Client(server.address, 4096) as slow:
             slow.send(request("GET", "/large"))
             server.until(lambda loop: loop.sending.members)
@@ -1065,7 +1382,7 @@ class TestSlowReaders:
             assert slow.receive().body == PATTERN * 20
             assert slow.receive().body == b"GET /next\n"
 
-    def test_the_disk_is_full(self, kept: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_p7_the_disk_is_full_for_a_response(self, kept: Config, monkeypatch: pytest.MonkeyPatch) -> None:
         with Server(with_large(), kept) as server, Client(server.address, 4096) as slow:
             monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: io.FileIO("/dev/full", "wb"))
             slow.send(request("GET", "/large"))
@@ -2411,7 +2728,7 @@ class Short(socket.socket):
 
 class TestShortage:
     @pytest.mark.parametrize("fault", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-    def test_accepting_pauses_and_goes_on(self, kept: Config, fault: int) -> None:
+    def test_s10_accepting_pauses_and_goes_on(self, kept: Config, fault: int) -> None:
         """And one of the idle connections has to give way."""
         listener = Short()
         listener.faults = []
@@ -2421,19 +2738,91 @@ class TestShortage:
             Client(server.address) as new,
         ):
             idle.get()
-            server.until(lambda loop: len(loop.connections) == 2)
-            server.settled()
-            listener.faults.append(fault)
+            new.send(b"GET /new HTTP/1.1\r\n")
+            server.until(lambda loop: loop.parked.members and loop.reading_heads.members)
+            listener.faults += [fault] * 2
             with Client(server.address) as late:
                 late.send(request("GET", "/late"))
                 server.until(lambda loop: not loop.accepting)
                 idle.ended()
-                assert new.get("/new").status == 200
+                new.send(b"Host: test\r\n\r\n")
+                assert new.receive().body == b"GET /new\n"
                 assert server.ask(lambda loop: loop.accepting) is False
                 server.advance(0.1)
                 assert late.receive().body == b"GET /late\n"
+            assert f"takes no connections for 0.1 s: {os.strerror(fault)}" in server.said
 
-    def test_a_connection_that_failed_before_it_was_accepted(self, kept: Config) -> None:
+    @pytest.mark.parametrize("fault", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+    def test_s10_while_somebody_is_idle_nobody_waits(self, kept: Config, fault: int) -> None:
+        """Each time there is no room, the one that has been idle longest makes some."""
+        listener = Short()
+        listener.faults = []
+        with (
+            Server(echo, kept, [tcp_door(sock=listener)]) as server,
+            Client(server.address) as first,
+            Client(server.address) as second,
+            Client(server.address) as third,
+        ):
+            for client in (second, first, third):
+                client.get()
+                server.settled()
+                server.advance(0.1)
+            listener.faults += [fault] * 2
+            with Client(server.address) as late:
+                assert late.get("/late").body == b"GET /late\n"
+                second.ended()
+                first.ended()
+                assert third.get("/third").body == b"GET /third\n"
+            assert server.said == ""
+
+    def test_s10_one_line_a_second(self, kept: Config) -> None:
+        """And a pause for each look, however long it lasts: no busy loop."""
+        listener = Short()
+        listener.faults = [errno.EMFILE] * 25
+        with Server(echo, kept, [tcp_door(sock=listener)]) as server, Client(server.address) as client:
+            client.send(request("GET", "/"))
+            for left in range(24, -1, -1):
+                server.until(lambda loop: not loop.accepting)
+                assert len(listener.faults) == left
+                server.advance(0.1)
+            assert client.receive().status == 200
+            server.advance(1)
+            lines = server.said.splitlines()
+            assert len(lines) == 4
+            assert "(9 like this within a second)" in lines[1]
+
+    def test_s10_p7_no_descriptor_for_a_body(self, kept: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who is idle goes first. If nobody is, this request is refused, and the next one is not."""
+        faults: list[int] = []
+        make = tempfile.TemporaryFile
+
+        def short(**more: Any) -> Any:
+            if faults:
+                raise OSError(faults.pop(), "Too many open files")
+            return make(**more)
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", short)
+        large = request("POST", "/", body=PATTERN)
+        with (
+            Server(echo, kept) as server,
+            Client(server.address) as idle,
+            Client(server.address) as client,
+        ):
+            idle.get()
+            server.until(lambda loop: loop.parked.members)
+            faults.append(errno.EMFILE)
+            client.send(large)
+            assert client.receive().body == b"POST /\n" + PATTERN
+            idle.ended()
+            faults.append(errno.EMFILE)
+            client.send(large)
+            assert client.receive().status == 503
+            assert "cannot keep a request's body" in server.said
+            with Client(server.address) as other:
+                other.send(large)
+                assert other.receive().body == b"POST /\n" + PATTERN
+
+    def test_s10_a_connection_that_failed_before_it_was_accepted(self, kept: Config) -> None:
         """accept(2): "already-pending network errors on the new socket", to be treated like EAGAIN."""
         listener = Short()
         listener.faults = [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN]

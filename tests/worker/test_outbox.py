@@ -6,6 +6,7 @@ import errno
 import io
 import socket
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,35 @@ def test_any_order_of_pieces_arrives_in_order(steps: list[tuple[int, str]]) -> N
         clients.settimeout(PATIENCE)
         assert bytes(received) + drained(outbox, (ours, clients)) == bytes(expected)
         outbox.close()
+
+
+@given(sizes=st.lists(st.integers(1, 3 * outboxes._JOINED), max_size=30), take=st.integers(1, 50_000))
+@settings(deadline=None)
+def test_pieces_of_any_size_arrive_in_order(sizes: list[int], take: int) -> None:
+    """Also those that join one of which a part was sent already."""
+    ours, clients = socket.socketpair()
+    clients.settimeout(PATIENCE)
+    with ours, clients:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        outbox, start, received = Outbox(), 0, bytearray()
+        for size in sizes:
+            outbox.push(pattern(size, start))
+            start += size
+            outbox.flush(ours)
+            received += clients.recv(take)
+        assert bytes(received) + drained(outbox, (ours, clients)) == pattern(start)
+        assert outbox._in_memory == 0
+
+
+def test_s3_memory_is_what_is_counted(ends: tuple[socket.socket, socket.socket]) -> None:
+    """Single bytes to somebody who does not read: an object for each would be a hundred times as much."""
+    outbox = Outbox()
+    outbox.push(bytes(65536))
+    outbox.flush(ends[0])  # full
+    tracemalloc.start()
+    for _ in range(200_000):
+        outbox.push(b"x")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1.2 * 200_000
+    outbox.close()

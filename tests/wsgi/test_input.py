@@ -166,3 +166,32 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     spool.write(b"12345678")
     assert spool.finish().read() == b"12345678"
     spool.close()
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_p7_without_a_descriptor_others_are_asked_for_one(
+    helps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = tempfile.TemporaryFile
+    asked: list[int | None] = []
+
+    def short(buffering: int) -> object:
+        if not asked:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return make(buffering=buffering)
+
+    def relieve(fault: OSError) -> bool:
+        asked.append(fault.errno)
+        return helps
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", short)
+    spool = Spool(2, relieve)
+    spool.write(b"12")
+    if helps:
+        spool.write(b"3")
+        assert spool.finish().read() == b"123"
+    else:
+        with pytest.raises(OSError, match="Too many"):
+            spool.write(b"3")
+    assert asked == [errno.EMFILE]
+    spool.close()

@@ -1,0 +1,59 @@
+"""How many connections a worker takes, in all and of one peer. Pure.
+
+A peer is an IPv4 address, or a subnet of IPv6, 64 bits (RFC 4291 2.5.4): nobody is given less, and another
+address of his own costs nobody anything. Who connects by a UNIX socket is no peer: its file says who may.
+
+Runs in the application's interpreter too.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Union
+
+Peer = Union[str, int]
+
+_RESERVE = 32  # descriptors that are no connections: listeners, epoll, logs, what the application has open
+_SHARE = 8  # and one in so many beyond: bodies and responses on disk
+
+
+def capacity(wanted: int, descriptors: int) -> int:
+    """Connections that a worker takes: `wanted` (0: any number), if so many `descriptors` allow it."""
+    room = max(1, descriptors - descriptors // _SHARE - _RESERVE)
+    return min(wanted, room) if wanted else room
+
+
+def peer(host: str) -> Peer:
+    """Whom connections from an address are counted for; "" for nobody."""
+    if ":" not in host:
+        return host
+    return int(ipaddress.IPv6Address(host)) >> 64
+
+
+class Admission:
+    """Connections by peer. `most` of each, 0 for any number: then nobody is counted."""
+
+    __slots__ = ("_counts", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._counts: dict[Peer, int] = {}
+
+    def full(self, host: str) -> bool:
+        """Whether one more from there is one too many."""
+        return self._most > 0 and self._counts.get(peer(host), 0) >= self._most
+
+    def enter(self, host: str) -> Peer:
+        """Count one more, however many there are. What `leave` is to be told; "" for nobody."""
+        who = peer(host) if self._most else ""
+        if who != "":
+            self._counts[who] = self._counts.get(who, 0) + 1
+        return who
+
+    def leave(self, who: Peer) -> None:
+        """One that was counted has gone. Who has none left costs nothing."""
+        left = self._counts[who] - 1
+        if left:
+            self._counts[who] = left
+        else:
+            del self._counts[who]

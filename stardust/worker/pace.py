@@ -1,0 +1,40 @@
+"""Whether a client's bytes move fast enough, while it is the client's turn to move them. Pure.
+
+The rate is an average from the beginning: each byte buys 1/rate seconds, on top of a grace that is free. So a
+pause is forgiven to who was fast before, and one byte now and then helps nobody, which is what a limit on the
+time without a byte cannot tell.
+
+A deadline that moves with every byte stands in no queue that is in order of arrival (deadlines.py). So the
+loop looks at everybody every LOOK seconds, and who was looked at late is forgiven that time: then it was the
+loop that did neither read nor send.
+
+Runs in the application's interpreter too.
+"""
+
+from __future__ import annotations
+
+LOOK = 5.0  # s; between two looks at one client
+
+BODY_GRACE = 5.0  # s
+
+# A receiver tells of room only when it has read as much as fits a packet (RFC 9293 3.8.6.2.2), and the kernel
+# gives room for what was acknowledged in pages: who takes 240 bytes a second takes 4 KiB every 17 s.
+RESPONSE_GRACE = 20.0  # s
+
+
+class Pace:
+    """Of one body, or one response. `rate`: bytes a second; `grace`: seconds that are free."""
+
+    __slots__ = ("_free_until", "_rate")
+
+    def __init__(self, rate: int, grace: float, now: float) -> None:
+        self._rate = rate
+        self._free_until = now + grace
+
+    def late(self, moved: int, now: float) -> bool:
+        """Whether `moved` bytes, all until now, are too few."""
+        return now > self._free_until + moved / self._rate
+
+    def forgive(self, seconds: float) -> None:
+        """Somebody else was the slow one for so long."""
+        self._free_until += seconds
