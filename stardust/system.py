@@ -5,12 +5,15 @@ Runs in the application's interpreter (Python 3.9, PyPy included).
 
 from __future__ import annotations
 
+import array
+import fcntl
 import gc
 import os
 import resource
 import select
 import signal
 import sys
+import termios
 
 # epoll_ctl(2): wake one of the processes that wait for a listener, not all. PyPy does not name it.
 EPOLLEXCLUSIVE: int = getattr(select, "EPOLLEXCLUSIVE", 1 << 28)
@@ -73,3 +76,11 @@ def descriptor_limit() -> int:
     """How many descriptors this process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else sys.maxsize
+
+
+def unacknowledged(descriptor: int) -> int:
+    """Bytes that the kernel was given to send and that the other side has not taken yet (SIOCOUTQ, tcp(7); of
+    a UNIX socket the memory they occupy)."""
+    count = array.array("i", [0])
+    fcntl.ioctl(descriptor, termios.TIOCOUTQ, count)  # SIOCOUTQ is another name of it
+    return count[0]

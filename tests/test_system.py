@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import resource
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -118,3 +120,25 @@ def test_epollexclusive_is_the_kernels() -> None:
 
 def test_the_signal_for_stacks_is_a_free_one() -> None:
     assert signal.SIGRTMIN < system.STACKS_SIGNAL < signal.SIGRTMAX
+
+
+def test_what_the_other_side_has_not_taken() -> None:
+    """Less than was sent while it does not read; nothing when it has read all."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as ours,
+        listener.accept()[0] as theirs,
+    ):
+        assert system.unacknowledged(ours.fileno()) == 0
+        ours.setblocking(False)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += ours.send(bytes(65536))
+        assert 0 < system.unacknowledged(ours.fileno()) < sent
+        theirs.settimeout(20)
+        while sent:
+            sent -= len(theirs.recv(1 << 20))
+        deadline = time.monotonic() + 20
+        while system.unacknowledged(ours.fileno()):
+            assert time.monotonic() < deadline

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Optional, Protocol, Union
 
+from stardust import system
 from stardust.address import Address
 from stardust.errors import ClientGone
 from stardust.handoff import MOST_DATA
@@ -51,8 +52,8 @@ class Connection:
     `greetings`: what comes before HTTP, in this order; `queue`: where it waits for its deadline; `raw`: what
     came of a request while its body is incomplete, None when that became too much to be handed over; `note`:
     what went wrong, for the access log; `pace`: of the body or response that is on its way, None while nobody
-    looks at it; `unsent_first`: bytes that waited for the client when the response was complete; `counted`: the
-    peer that it is counted for, "" for nobody."""
+    looks at it; `left_first`: bytes that the client had not taken when the response was complete; `counted`:
+    the peer that it is counted for, "" for nobody."""
 
     __slots__ = (
         "began",
@@ -66,6 +67,7 @@ class Connection:
         "interest",
         "label",
         "least_rate",
+        "left_first",
         "listener",
         "most_unsent",
         "note",
@@ -81,7 +83,6 @@ class Connection:
         "socket",
         "spool",
         "stage",
-        "unsent_first",
     )
 
     def __init__(
@@ -117,7 +118,7 @@ class Connection:
         self.exchange: Optional[Exchange] = None
         self.outbox: Optional[Outbox] = None
         self.pace: Optional[Pace] = None
-        self.unsent_first = 0
+        self.left_first = 0
         self.counted: Peer = ""
         self.note = ""
 
@@ -132,10 +133,19 @@ class Connection:
         return self.outbox.pending if self.outbox is not None else 0
 
     @property
+    def left(self) -> int:
+        """Bytes that the client has not taken: those that wait here, and in the kernel, whose buffer may grow by
+        more than a slow client reads in minutes."""
+        try:
+            return self.unsent + system.unacknowledged(self.number)
+        except OSError:
+            return self.unsent  # the application has closed it: `stardust.socket` lets it
+
+    @property
     def moved(self) -> int:
         """Bytes of its body that have come, or of its complete response that have gone."""
         if self.stage == SENDING:
-            return self.unsent_first - self.unsent
+            return self.left_first - self.left
         return self.body.received if self.body is not None else 0
 
     @property
@@ -253,11 +263,11 @@ class Connection:
             return
         writable = select.poll()
         writable.register(self.socket, select.POLLOUT)
-        first = outbox.pending
+        first = self.left
         pace = Pace(self.least_rate, RESPONSE_GRACE, time.monotonic()) if self.least_rate else None
         while outbox.pending > self.most_unsent // 2:
             if not writable.poll(self.patience * 1000):
                 raise self._given_up(f"it read nothing for {self.patience:g} s")
             self.flush()
-            if pace is not None and pace.late(first - outbox.pending, time.monotonic()):
+            if pace is not None and pace.late(first - self.left, time.monotonic()):
                 raise self._given_up(f"it reads less than {self.least_rate} bytes a second")

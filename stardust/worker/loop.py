@@ -503,7 +503,7 @@ class Loop:
         idle = [queue for queue in (self.parked, self.fresh) if queue.members]
         for queue in sorted(idle, key=lambda queue: queue.next() - queue.seconds):
             for connection in [*islice(queue.members, _IDLE_LOOKS)]:
-                if not connection.asks():
+                if connection.idle and not connection.asks():
                     self._drop(connection)
                     return True
         for connection in [*islice(self.lingering.members, 1), *islice(self.greeting.members, 1)]:
@@ -936,7 +936,7 @@ class Loop:
     def _await_reader(self, connection: Connection) -> None:
         """All of the response is there; what the client has not taken yet goes as it reads."""
         connection.stage = SENDING
-        connection.unsent_first = connection.unsent
+        connection.left_first = connection.left
         self._wait(connection, self.sending)
         self._begin_pace(connection, self.config.min_response_rate, RESPONSE_GRACE)
 

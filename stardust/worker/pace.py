@@ -17,8 +17,8 @@ LOOK = 5.0  # s; between two looks at one client
 
 BODY_GRACE = 5.0  # s
 
-# A receiver tells of room only when it has read as much as fits a packet (RFC 9293 3.8.6.2.2), and the kernel
-# gives room for what was acknowledged in pages: who takes 240 bytes a second takes 4 KiB every 17 s.
+# A receiver tells of room only when it has read as much as fits a packet (RFC 9293 3.8.6.2.2), or half of its
+# buffer: who takes 240 bytes a second takes 1460 every 6 s at best.
 RESPONSE_GRACE = 20.0  # s
 
 
