@@ -24,6 +24,7 @@ from __future__ import annotations
 import difflib
 import errno
 import grp
+import math
 import os
 import pwd
 import socket
@@ -49,7 +50,8 @@ DEFAULT_NAME = "default"
 # The kernel or the machine is without IPv6: socket() and bind() say so differently.
 NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
-# net.core.somaxconn, to which listen(2) cuts a backlog.
+# net.core.somaxconn, to which listen(2) cuts a backlog: where it stands, and what it is unless changed.
+SOMAXCONN_FILE = "/proc/sys/net/core/somaxconn"
 SOMAXCONN = 4096
 
 # sun_path has 108 bytes with its final NUL (unix(7)).
@@ -282,6 +284,15 @@ def _returned(fd: int, label: str, stored: Stored) -> Listener:
 def _told_port(address: Address, sock: socket.socket) -> Address:
     """The address with the port that a TCP socket really has."""
     return address._replace(port=sock.getsockname()[1]) if address.kind == TCP else address
+
+
+def most_backlog() -> float:
+    """The largest backlog that the kernel does not cut; infinity where that is hidden (ProcSubset=pid)."""
+    try:
+        with open(SOMAXCONN_FILE) as file:
+            return int(file.read())
+    except OSError:
+        return math.inf
 
 
 def _listens(sock: socket.socket) -> bool:

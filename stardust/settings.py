@@ -713,6 +713,18 @@ class Config:
             text="Past 1 MiB it waits in an unlinked temporary file.",
         ),
     )
+    max_buffer_memory: int = field(
+        default=64 * MIB,
+        metadata=row(
+            LIMITS,
+            BYTES,
+            low=0,
+            high=PIB,
+            help="memory of a worker for all bodies and responses that wait",
+            text="""What does not fit waits in unlinked temporary files. 8 KiB of each are not counted, nor is
+            what the application itself holds.""",
+        ),
+    )
     min_body_rate: int = field(
         default=240,
         metadata=row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 import stat
@@ -581,3 +582,9 @@ def test_a_failed_reload_loses_nothing(opened: list[Listener]) -> None:
     with pytest.raises(ActivationError):
         listener.open_all(config(at("127.0.0.1:0", "other")), inherited, [one])
     assert listens(one.socket)
+
+
+def test_s11_the_largest_backlog_is_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert listener.most_backlog() == int(Path("/proc/sys/net/core/somaxconn").read_text())
+    monkeypatch.setattr(listener, "SOMAXCONN_FILE", str(tmp_path / "hidden"))
+    assert listener.most_backlog() == math.inf

@@ -562,6 +562,7 @@ class Supervisor:
             generation = self.generations[number] = Generation(number, config, listeners)
             self.see(plan.Configured(number, generation.policy))
             self._warn_of_idle_timeout(generation)
+            self._warn_of_backlog(generation)
             generation.open_request_log(self.log)
             environ = configs.application_environment(config, self.given.environ)
             generation.pid, channel = processes.start_zygote(generation.interpreter, environ)
@@ -580,6 +581,14 @@ class Supervisor:
     def _configuration(self) -> Config:
         """Read anew. Raises ConfigError."""
         return configs.read(self.given.arguments, self.given.environ).config
+
+    def _warn_of_backlog(self, generation: Generation) -> None:
+        wanted, most = generation.config.backlog, listener.most_backlog()
+        if wanted > most and generation.own_listeners:
+            self.log.warning(
+                f"backlog = {wanted}, and the kernel keeps no more than {most} connections waiting: raise "
+                f"net.core.somaxconn to {wanted} (sysctl.d(5)), or lower backlog"
+            )
 
     def _warn_of_idle_timeout(self, generation: Generation) -> None:
         timeout = generation.config.idle_timeout

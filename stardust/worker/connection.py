@@ -16,6 +16,7 @@ from typing import Optional, Protocol, Union
 
 from stardust import system
 from stardust.address import Address
+from stardust.budget import UNLIMITED, Budget
 from stardust.errors import ClientGone
 from stardust.handoff import MOST_DATA
 from stardust.http1.body import BodyReader
@@ -58,6 +59,7 @@ class Connection:
     __slots__ = (
         "began",
         "body",
+        "budget",
         "buffer",
         "counted",
         "environ",
@@ -94,6 +96,7 @@ class Connection:
         most_unsent: int,
         patience: float,
         least_rate: int = 0,
+        budget: Budget = UNLIMITED,
     ) -> None:
         self.socket = sock
         self.number = number  # the descriptor
@@ -101,6 +104,7 @@ class Connection:
         self.most_unsent = most_unsent  # bytes that may wait for a slow reader before the application does
         self.patience = patience  # s; how long one send may make no progress
         self.least_rate = least_rate  # bytes a second that it must take meanwhile, on average; 0: any
+        self.budget = budget  # of memory for what waits
         self.stage = READING
         self.greetings: Sequence[Greeting] = ()
         self.buffer: Union[bytes, bytearray] = b""
@@ -134,8 +138,8 @@ class Connection:
 
     @property
     def left(self) -> int:
-        """Bytes that the client has not taken: those that wait here, and in the kernel, whose buffer may grow by
-        more than a slow client reads in minutes."""
+        """Bytes that the client has not taken: those that wait here, and those in the kernel. Its buffer may
+        grow by more than a slow client reads in minutes."""
         try:
             return self.unsent + system.unacknowledged(self.number)
         except OSError:
@@ -196,7 +200,7 @@ class Connection:
             if sent == len(data):
                 return
             if outbox is None:
-                outbox = self.outbox = Outbox()
+                outbox = self.outbox = Outbox(self.budget)
             self._keep(outbox, data[sent:])
         else:
             self._keep(outbox, data)
@@ -206,7 +210,7 @@ class Connection:
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
         """Send a range of a regular file, or keep it for later; errors as for `send`."""
         if self.outbox is None:
-            self.outbox = Outbox()
+            self.outbox = Outbox(self.budget)
         self.outbox.push_file(descriptor, offset, count)
         self.flush()
 

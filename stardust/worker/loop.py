@@ -46,6 +46,7 @@ from stardust import address as addresses
 from stardust import system
 from stardust.accesslog import Record
 from stardust.address import Address
+from stardust.budget import Budget
 from stardust.errors import ClientGone, HandoffError, ProtocolError
 from stardust.handoff import MOST_DATA, Link, Passage
 from stardust.http1 import body as bodies
@@ -184,6 +185,7 @@ class Loop:
         self.wake_at = _FOREVER  # never later than the earliest deadline
 
         self.most_connections = capacity(config.max_connections, system.descriptor_limit())
+        self.budget = Budget(config.max_buffer_memory)
         self.admission = Admission(config.max_connections_per_peer)
 
         self.pid = os.getpid()
@@ -445,6 +447,7 @@ class Loop:
             config.max_response_buffer,
             config.timeout,
             config.min_response_rate,
+            self.budget,
         )
         self.connections[number] = connection
         return connection
@@ -798,7 +801,7 @@ class Loop:
         except ProtocolError as refusal:
             self._refuse(connection, refusal.status, refusal.reason)
             return
-        connection.spool = Spool(relieve=self._relieve)
+        connection.spool = Spool(budget=self.budget, relieve=self._relieve)
         connection.raw = buffer if len(buffer) <= MOST_DATA else None
         rest, connection.buffer = bytes(connection.buffer), b""
         if head.expects_continue and not rest and not self._say_continue(connection):

@@ -1,12 +1,12 @@
 """What a connection still has to send: bytes in memory, then on disk, and ranges of files.
 
 A slow reader must not hold a worker. What its socket does not take at once waits here, up to `MEMORY`
-bytes in memory and the rest in nameless temporary files, and the worker's loop sends it as the client
-reads. Small pieces are joined, so that what is counted is what is held: an object for each byte would be a
-hundred times as much. No temporary file grows far beyond `SEGMENT`, and each is gone as soon as it was sent:
-so the disk holds what is waiting, not all that ever waited. Files that the application returned are sent from
-the page cache (sendfile(2)) through a duplicate of their descriptor, so that the application may close its
-own at once.
+bytes in memory, as far as the worker has so many for all (budget.py), the rest in nameless temporary files;
+the worker's loop sends it as the client reads. Small pieces are joined, so that what is counted is what is
+held: an object for each byte would be a hundred times as much. No temporary file grows far beyond `SEGMENT`,
+and each is gone as soon as it was sent: so the disk holds what is waiting, not all that ever waited. Files
+that the application returned are sent from the page cache (sendfile(2)) through a duplicate of their
+descriptor, so that the application may close its own at once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import socket
 import tempfile
 from collections import deque
 from typing import Optional, Union
+
+from stardust.budget import UNLIMITED, Budget, Share
 
 MEMORY = 1024 * 1024  # bytes kept in memory for one connection
 SEGMENT = 64 * 1024 * 1024  # bytes after which the next temporary file is begun
@@ -39,12 +41,12 @@ class FileRange:
 class Outbox:
     """First in, first out. `pending` is how many bytes are waiting."""
 
-    __slots__ = ("_in_memory", "_pieces", "_sent", "pending")
+    __slots__ = ("_pieces", "_sent", "_share", "pending")
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget = UNLIMITED) -> None:
+        self._share = Share(budget, MEMORY)
         self._pieces: deque[Union[bytes, bytearray, FileRange]] = deque()
         self._sent = 0  # bytes of the first piece, if that is in memory
-        self._in_memory = 0
         self.pending = 0
 
     def push(self, data: bytes) -> None:
@@ -52,16 +54,14 @@ class Outbox:
         last = self._pieces[-1] if self._pieces else None
         if isinstance(last, FileRange) and last.ours:
             self._push_to_disk(data, last)  # never back to memory: files stay few, whatever the pieces are
-        elif self._in_memory + len(data) > MEMORY:
+        elif not self._share.add(len(data)):
             self._push_to_disk(data, None)
+        elif len(data) >= _JOINED:
+            self._pieces.append(data)
+        elif isinstance(last, bytearray) and len(last) < _JOINED:
+            last += data
         else:
-            if len(data) >= _JOINED:
-                self._pieces.append(data)
-            elif isinstance(last, bytearray) and len(last) < _JOINED:
-                last += data
-            else:
-                self._pieces.append(bytearray(data))
-            self._in_memory += len(data)
+            self._pieces.append(bytearray(data))
         self.pending += len(data)
 
     def push_file(self, descriptor: int, offset: int, count: int) -> None:
@@ -90,7 +90,8 @@ class Outbox:
             if isinstance(piece, FileRange):
                 os.close(piece.descriptor)
         self._pieces.clear()
-        self.pending = self._in_memory = 0
+        self._share.drop(self._share.held)
+        self.pending = 0
 
     def _push_to_disk(self, data: bytes, segment: Optional[FileRange]) -> None:
         if segment is None or segment.end >= SEGMENT:
@@ -108,7 +109,7 @@ class Outbox:
         with memoryview(piece) as whole, whole[self._sent :] as rest:
             sent = sock.send(rest, socket.MSG_DONTWAIT)
         self.pending -= sent
-        self._in_memory -= sent
+        self._share.drop(sent)
         self._sent += sent
         if self._sent < len(piece):
             return False

@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Callable
 from typing import BinaryIO, Optional, Union, cast
 
+from stardust.budget import UNLIMITED, Budget, Share
+
 MEMORY = 1 << 20
 """Bytes of one body kept in memory, unless told otherwise."""
 
@@ -28,23 +30,27 @@ class Spool:
     gave.
     """
 
-    __slots__ = ("_file", "_finished", "_reader", "_relieve", "_room")
+    __slots__ = ("_file", "_finished", "_reader", "_relieve", "_share")
 
     def __init__(
-        self, memory: int = MEMORY, relieve: Callable[[OSError], bool] = lambda fault: False
+        self,
+        memory: int = MEMORY,
+        budget: Budget = UNLIMITED,
+        relieve: Callable[[OSError], bool] = lambda fault: False,
     ) -> None:
-        """`relieve` is called when the file cannot be made: whether to try again."""
+        """At most `memory` bytes, and what `budget` allows, are kept in memory. `relieve` is called when the
+        file cannot be made: whether to try again."""
         self._file: Union[io.BytesIO, io.FileIO] = io.BytesIO()
         self._reader: Optional[BinaryIO] = None
-        self._room = memory
+        self._share = Share(budget, memory)
         self._relieve = relieve
         self._finished = False
 
     def write(self, data: bytes) -> None:
-        """Append `data`. The body moves to a temporary file when it outgrows `memory`."""
-        self._room -= len(data)
-        if self._room < 0 and isinstance(self._file, io.BytesIO):
+        """Append `data`. The body moves to a temporary file when there is no memory for it."""
+        if isinstance(self._file, io.BytesIO) and not self._share.add(len(data)):
             self._file = self._moved(self._file)
+            self._share.drop(self._share.held)
         _write_all(self._file, data)
 
     def _moved(self, memory: io.BytesIO) -> io.FileIO:
@@ -70,6 +76,7 @@ class Spool:
         """Release memory or file. May be called at any time and more than once."""
         self._finished = True
         self._file.close()
+        self._share.drop(self._share.held)
         if self._reader is not None:
             self._reader.close()
 

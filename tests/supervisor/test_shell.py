@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from stardust import config as configs
-from stardust import events, system
+from stardust import events, listener, system
 from stardust.channel import Channel, Message, pair
 from stardust.errors import Exit
 from stardust.log import Log, Sink
@@ -223,7 +223,23 @@ def test_worker_that_ends_is_reaped_by_its_zygote(stage: Callable[..., Stage]) -
     it.until(lambda: it.supervisor.state.workers[3].phase is Phase.READY)
 
 
-def test_fork_that_fails_is_logged_and_tried_again(stage: Callable[..., Stage]) -> None:
+@pytest.mark.parametrize(("wanted", "warned"), [(4096, False), (4097, True)])
+def test_s11_a_backlog_that_the_kernel_cuts(
+    stage: Callable[..., Stage],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: int,
+    warned: bool,
+) -> None:
+    (tmp_path / "somaxconn").write_text("4096\n")
+    monkeypatch.setattr(listener, "SOMAXCONN_FILE", str(tmp_path / "somaxconn"))
+    it = stage(backlog=wanted)
+    it.settle()
+    text = "warning: backlog = 4097, and the kernel keeps no more than 4096 connections waiting"
+    assert (text in it.log.read_text()) is warned
+
+
+def test_p2_fork_that_fails_is_logged_and_tried_again(stage: Callable[..., Stage]) -> None:
     it = stage(max_workers=1, main_process_delay=0.01)
     it.boot()
     it.workers[1].channel.send("leaving")

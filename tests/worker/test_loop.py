@@ -1297,7 +1297,7 @@ class TestSlowReaders:
             (connection,) = server.ask(lambda loop: list(loop.sending.members))
             assert connection.outbox is not None
             assert connection.unsent > 10 * outbox.MEMORY
-            assert connection.outbox._in_memory <= outbox.MEMORY
+            assert connection.outbox._share.held <= outbox.MEMORY
             assert slow.receive().body == b"".join(pieces)
 
     def test_the_application_waits_at_the_limit(self, kept: Config) -> None:

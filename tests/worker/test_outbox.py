@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stardust.budget import Budget
 from stardust.worker import outbox as outboxes
 from stardust.worker.outbox import MEMORY, Outbox
 from tests.descriptors import open_descriptors
@@ -184,7 +185,7 @@ def test_any_order_of_pieces_arrives_in_order(steps: list[tuple[int, str]]) -> N
                     received += clients.recv(max(size, 1))
                 except BlockingIOError:
                     pass
-            assert outbox._in_memory <= 4000
+            assert outbox._share.held <= 4000
         clients.settimeout(PATIENCE)
         assert bytes(received) + drained(outbox, (ours, clients)) == bytes(expected)
         outbox.close()
@@ -205,7 +206,7 @@ def test_pieces_of_any_size_arrive_in_order(sizes: list[int], take: int) -> None
             outbox.flush(ours)
             received += clients.recv(take)
         assert bytes(received) + drained(outbox, (ours, clients)) == pattern(start)
-        assert outbox._in_memory == 0
+        assert outbox._share.held == 0
 
 
 def test_s3_memory_is_what_is_counted(ends: tuple[socket.socket, socket.socket]) -> None:
@@ -220,3 +221,17 @@ def test_s3_memory_is_what_is_counted(ends: tuple[socket.socket, socket.socket])
     tracemalloc.stop()
     assert held < 1.2 * 200_000
     outbox.close()
+
+
+def test_s3_without_memory_for_all_the_disk(ends: tuple[socket.socket, socket.socket]) -> None:
+    before = open_descriptors()
+    budget = Budget(100_000)
+    first, second = Outbox(budget), Outbox(budget)
+    for outbox in (first, second):
+        outbox.push(pattern(80_000))
+    assert len(open_descriptors()) == len(before) + 1
+    second.push(b"tail")
+    assert drained(second, ends) == pattern(80_000) + b"tail"
+    first.close()
+    assert budget.take(100_000)
+    assert open_descriptors() == before

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stardust.budget import Budget
 from stardust.wsgi.input import Spool
 
 
@@ -185,7 +186,7 @@ def test_p7_without_a_descriptor_others_are_asked_for_one(
         return helps
 
     monkeypatch.setattr(tempfile, "TemporaryFile", short)
-    spool = Spool(2, relieve)
+    spool = Spool(2, relieve=relieve)
     spool.write(b"12")
     if helps:
         spool.write(b"3")
@@ -195,3 +196,16 @@ def test_p7_without_a_descriptor_others_are_asked_for_one(
             spool.write(b"3")
     assert asked == [errno.EMFILE]
     spool.close()
+
+
+def test_p7_without_memory_for_all_the_disk() -> None:
+    budget = Budget(100_000)
+    spools = [Spool(budget=budget) for _ in range(2)]
+    for spool in spools:
+        for _ in range(8):
+            spool.write(b"x" * 10_000)
+    assert [isinstance(spool.finish(), io.BytesIO) for spool in spools] == [True, False]
+    for spool in spools:
+        spool.close()
+        spool.close()
+    assert budget.take(100_000)
