@@ -501,8 +501,8 @@ class Loop:
         self._drop(connection)
 
     def _make_room(self) -> bool:
-        """Drop who has been idle longest; False if nobody is. If it must be, one that has had its last answer,
-        or one that has not come to HTTP."""
+        """Drop who has been idle longest; False if nobody is. If it must be, one that has had its last
+        answer, or one that has not come to HTTP."""
         idle = [queue for queue in (self.parked, self.fresh) if queue.members]
         for queue in sorted(idle, key=lambda queue: queue.next() - queue.seconds):
             for connection in [*islice(queue.members, _IDLE_LOOKS)]:

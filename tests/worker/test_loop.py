@@ -2110,6 +2110,7 @@ class TestStoring:
         """It learns of the stop by the scoreboard; what is on its way to a sibling is served here."""
         with storing(echo, kept) as server, Client(server.address) as client:
             client.get()
+            server.settled()
             server.ask(sibling.have_it_leave)
             stopping.append(True)
             while select.select([sibling.link], [], [], 0)[0]:

@@ -164,10 +164,11 @@ def test_any_order_of_pieces_arrives_in_order(steps: list[tuple[int, str]]) -> N
     ours, clients = socket.socketpair()
     clients.settimeout(PATIENCE)
     clients.setblocking(False)
-    outbox, expected, received = Outbox(), bytearray(), bytearray()
+    expected, received = bytearray(), bytearray()
     with ours, clients, tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
         patch.setattr(outboxes, "MEMORY", 4000)
         patch.setattr(outboxes, "SEGMENT", 6000)
+        outbox = Outbox()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         file.write(pattern(10_000))
         file.flush()
