@@ -72,7 +72,7 @@ UNKEPT = frozenset(("location", "set-cookie"))
 class Opening(NamedTuple):
     """The bytes before the body, and what they promise.
 
-    `body`: exactly so many bytes must follow (none for HEAD, 204 and 304, whatever the fields say), or
+    `body`: exactly so many bytes must follow (none for HEAD, 204, 205 and 304, whatever the fields say), or
     CHUNKED, or UNTIL_CLOSE. `persistent`: another request may follow on this connection.
     """
 
@@ -172,8 +172,9 @@ def framing(
     """
     # "A server MUST NOT send a Content-Length header field in any response with a status code of 1xx
     # (Informational) or 204 (No Content)"  RFC 9110 8.6; nor a Transfer-Encoding  RFC 9112 6.1
-    if code == 204:
-        return b"", 0
+    # "a server MUST NOT generate content in a 205 response"  RFC 9110 15.3.6
+    if code in (204, 205):
+        return b"" if code == 204 else b"Content-Length: 0\r\n", 0
     # "A server MUST NOT send Content-Length in such a response [to HEAD] unless its field value equals the
     # decimal number of octets that would have been sent in the content of a response if the same request had
     # used the GET method"  RFC 9110 8.6; 304 likewise. An application that answers HEAD with an empty body
@@ -202,7 +203,7 @@ class StatusTable(dict[str, tuple[int, bytes]]):
         known = status_line(status)
         if known[0] < 200:
             raise ApplicationError(f"status {status[:64]!a}: informational, not the status of a response")
-        if len(status) <= KEPT_CHARACTERS:
+        if type(status) is str and len(status) <= KEPT_CHARACTERS:
             if len(self) >= KEPT_STATUSES:
                 self.clear()
             self[status] = known
@@ -217,11 +218,19 @@ class LineTable(dict[tuple[str, str], Line]):
     def __missing__(self, pair: tuple[str, str]) -> Line:
         line = encoded(pair)
         name, value = pair
-        if len(name) + len(value) <= KEPT_CHARACTERS and name.lower() not in UNKEPT:
+        # Of a subclass, nobody knows what it will be equal to.
+        plain = type(pair) is tuple and type(name) is type(value) is str
+        if plain and len(name) + len(value) <= KEPT_CHARACTERS and name.lower() not in UNKEPT:
             if len(self) >= KEPT_PAIRS:
                 self.clear()
             self[pair] = line
         return line
+
+
+def characters(text: str) -> str:
+    """What `text` consists of. The methods of a subclass are the application's: what they say when a text is
+    checked need not be what they say when it is sent."""
+    return text if type(text) is str else str.__str__(text)
 
 
 def status_line(status: str) -> tuple[int, bytes]:
@@ -229,6 +238,7 @@ def status_line(status: str) -> tuple[int, bytes]:
     # "a status string of the form "999 Message here" […] and must not contain control characters"  PEP 3333
     if not isinstance(status, str) or not grammar.STATUS.fullmatch(status):
         raise ApplicationError(f'status {status!a:.64}: not of the form "200 OK" (PEP 3333)')
+    status = characters(status)
     return int(status[:3]), b"HTTP/1.1 %b\r\n" % status.encode("latin-1")
 
 
@@ -239,6 +249,7 @@ def encoded(pair: tuple[str, str]) -> Line:
     name, value = pair
     if not isinstance(name, str) or not isinstance(value, str):
         raise ApplicationError(f"header {name!a:.64}: name and value must be str (PEP 3333)")
+    name, value = characters(name), characters(value)
     if not grammar.TOKEN.fullmatch(name):
         raise ApplicationError(f"header {name[:64]!a}: the name is not a token (RFC 9110 5.1)")
     # "must not include any control characters, including carriage returns or linefeeds"  PEP 3333

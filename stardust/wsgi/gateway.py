@@ -168,9 +168,14 @@ class Exchange:
             # call that method upon completion of the current request, whether the request was completed
             # normally, or terminated early due to an application error during iteration or an early
             # disconnect of the browser."
-            close = getattr(result, "close", None)
-            if close is not None:
-                self._close(close, environ)
+            try:
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
+            except BaseException as error:
+                # Whatever was sent stands as it is.
+                self._complain(f"{FAILED} in close()\n", error, environ)
+                self.note = self.note or FAILED
         if self.note in (SHORT, LONG):
             self._complain(f"{self.note}\n", None, environ)
 
@@ -209,11 +214,16 @@ class Exchange:
         elif self._started:
             raise ApplicationError("start_response() was called twice, the second time without exc_info")
         self._started = True
-        if not isinstance(status, str):
-            raise ApplicationError(f"the status must be a str like '200 OK', not {status!r}")
+        # Of subclasses only what they consist of is taken: nothing of theirs is called while a head is made.
+        if type(status) is not str:
+            if not isinstance(status, str):
+                raise ApplicationError(f"the status must be a str like '200 OK', not {status!r}")
+            status = response.characters(status)
         # "The response_headers argument [...] must be a Python list".
-        if not isinstance(headers, list):
-            raise ApplicationError(f"the headers must be a list of (name, value), not {headers!r}")
+        if type(headers) is not list:
+            if not isinstance(headers, list):
+                raise ApplicationError(f"the headers must be a list of (name, value), not {headers!r}")
+            headers = list.copy(headers)
         self._status = status
         self._headers = headers
         return self.write
@@ -270,7 +280,8 @@ class Exchange:
 
     def _push_all(self, pieces: Sequence[bytes]) -> None:
         """A whole list: nothing is gained by sending its pieces one by one, and its length is known."""
-        length = sum(len(_checked(piece)) for piece in pieces)
+        pieces = [_checked(piece) for piece in pieces]
+        length = sum(map(len, pieces))
         if length <= JOINED:
             self._push(b"".join(pieces), length)
         else:
@@ -280,7 +291,8 @@ class Exchange:
         for piece in pieces:
             # "response headers must not be sent until there is actual body data available, or until the
             # application's returned iterable is exhausted"; and an empty chunk would end a chunked body.
-            if _checked(piece):
+            piece = _checked(piece)
+            if piece:
                 # "WSGI servers, gateways, and middleware must not delay the transmission of any block".
                 self._push(piece, length)
                 # The server "should stop iterating over the response when enough data has been sent". Here
@@ -354,8 +366,8 @@ class Exchange:
     def _cut(self, data: bytes) -> bytes:
         """`data` as far as there is room; the rest is never sent, and no more of the body is asked for."""
         self._sealed = True
-        # A body offered with HEAD, 204 or 304 is usual and just dropped.
-        if self.status not in (204, 304) and (self._head is None or self._head.method != "HEAD"):
+        # A body offered with HEAD, 204, 205 or 304 is usual and just dropped.
+        if self.status not in (204, 205, 304) and (self._head is None or self._head.method != "HEAD"):
             self.note = LONG
         return data[: self._room]
 
@@ -377,7 +389,7 @@ class Exchange:
         if isinstance(error, ClientGone) or self.note == GONE:
             self._gone()
             return
-        self._complain(f"{FAILED}\n{_story(error)}", error, environ)
+        self._complain(f"{FAILED}\n", error, environ)
         if not self.status:
             self.respond(500)
         else:
@@ -385,14 +397,6 @@ class Exchange:
             self.persistent = False
             self.complete = self._room == 0
         self.note = self.note or FAILED
-
-    def _close(self, close: Callable[[], object], environ: Environ) -> None:
-        try:
-            close()
-        except BaseException as error:
-            # Whatever was sent stands as it is.
-            self._complain(f"{FAILED} in close()\n{_story(error)}", error, environ)
-            self.note = self.note or FAILED
 
     def _gone(self) -> None:
         self.note = GONE
@@ -403,14 +407,16 @@ class Exchange:
         """To who takes reports, or in one write to `wsgi.errors`: those of several workers do not mingle."""
         about = "" if self._head is None else f"{self._head.method} {self._head.target}: "
         try:
+            if error is not None:
+                text += _story(error)
             if self._report is not None:
                 self._report(self._head, about + text, error)
                 return
             errors = environ["wsgi.errors"]
             errors.write(about + text)
             errors.flush()
-        except Exception:
-            pass  # a full disk or a closed stream must not cost a client its response
+        except BaseException:
+            pass  # a full disk, or whatever the application put there, must not cost a client its response
 
 
 def _story(error: BaseException) -> str:
@@ -424,9 +430,12 @@ def _story(error: BaseException) -> str:
 
 
 def _checked(piece: bytes) -> bytes:
+    """`piece`, if it is bytes. Of a subclass, a copy: its len() may not be that of what is sent."""
+    if type(piece) is bytes:
+        return piece
     if not isinstance(piece, bytes):
         raise ApplicationError(f"the body must consist of bytes; there is {piece!r:.60} in it")
-    return piece
+    return b"".join((piece,))
 
 
 def _on_disk(file: Any) -> Optional[tuple[int, int, int]]:

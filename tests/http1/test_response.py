@@ -100,6 +100,15 @@ LENGTH = ("Content-Length", "5")
         pytest.param("304 Not Modified", head(), [], 5, [], 0, id="W4-304-adds-none"),
         pytest.param("304 Not Modified", head("HEAD"), [], 5, [], 0, id="W4-304-head"),
         pytest.param("205 Reset Content", head(), [], 0, ["Content-Length: 0"], 0, id="9110-15.3.6-205"),
+        pytest.param(
+            "205 Reset Content",
+            head(),
+            [LENGTH],
+            5,
+            ["Content-Length: 0"],
+            0,
+            id="9110-15.3.6-205-no-content",
+        ),
     ],
 )
 def test_framing(
@@ -343,6 +352,29 @@ def test_table_keeps_what_repeats(pair: tuple[str, str], kept: bool) -> None:
     table = LineTable()
     assert table[pair] == table[pair] == module.encoded(pair)
     assert (pair in table) is kept
+
+
+class Chameleon(str):
+    """Equal to whatever it is compared with."""
+
+    def __eq__(self, _: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return hash("200 OK")
+
+
+def test_tables_keep_no_key_of_an_application() -> None:
+    """It could be found in the place of another."""
+
+    class Pair(tuple[str, str]):
+        __slots__ = ()
+
+    table, statuses = LineTable(), module.StatusTable()
+    for pair in (Pair(("A", "b")), (Chameleon("A"), "b"), ("A", Chameleon("b"))):
+        assert table[pair].encoded == b"A: b\r\n"
+    assert statuses[Chameleon("404 No")] == (404, b"HTTP/1.1 404 No\r\n")
+    assert (len(table), len(statuses)) == (0, 0)
 
 
 def test_tables_are_bounded() -> None:

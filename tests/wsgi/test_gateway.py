@@ -540,15 +540,115 @@ class TestW5W9Failures:
         assert "application error in close()" in outcome.errors
 
 
-def test_a_failing_error_stream_costs_no_response() -> None:
+@pytest.mark.parametrize("kind", [OSError, SystemExit])
+def test_a_failing_error_stream_costs_no_response(kind: type[BaseException]) -> None:
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
-            raise OSError("disk full")
+            raise kind("disk full")
 
     client, request = Client(), head()
     exchange = Exchange(request, ResponseWriter(), client.send, None, True, DATE)
     exchange.run(answering(None), environ(request, Closed()))
     assert exchange.status == 500
+
+
+def test_w9_an_exception_that_cannot_be_told() -> None:
+    class SpeechlessError(Exception):
+        def __str__(self) -> str:
+            raise SystemExit("said nothing")
+
+    assert run(answering(Body(SpeechlessError()))).exchange.status == 500
+
+
+def test_w6_a_close_that_cannot_be_looked_up() -> None:
+    class Awkward(Body):
+        @property
+        def close(self) -> Callable[[], None]:
+            raise RuntimeError("no close")
+
+    outcome = run(answering(Awkward(b"x")))
+    assert outcome.summary == (200, b"1\r\nx\r\n0\r\n\r\n", True, True, FAILED)
+    assert "application error in close()" in outcome.errors
+
+
+# Subclasses that say one thing when they are asked, and are another.
+
+
+class LyingText(str):
+    def encode(self, *_: object) -> bytes:
+        return b"x\r\nX: smuggled"
+
+    def lower(self) -> str:
+        return "x-innocent"
+
+    def __getitem__(self, _: object) -> str:
+        return "204"
+
+
+class LyingBytes(bytes):
+    def __len__(self) -> int:
+        return 1
+
+
+class WritingList(list[Any]):
+    """Sends a head of its own while it is read for another."""
+
+    write: Callable[[bytes], object]
+
+    def __iter__(self) -> Iterator[Any]:
+        self.write(b"too early")
+        return super().__iter__()
+
+
+def test_w1_text_is_taken_by_its_characters() -> None:
+    headers = [(LyingText("X-A"), LyingText("b")), (LyingText("Content-Length"), LyingText("1"))]
+    outcome = run(answering([b"x"], headers, LyingText("200 OK")))
+    assert outcome.client.wire.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert outcome.client.fields()[b"x-a"] == b"b"
+    assert b"smuggled" not in outcome.client.wire
+    assert outcome.summary == (200, b"x", True, True, "")
+
+
+def test_w2_a_hop_by_hop_name_cannot_hide() -> None:
+    assert run(answering([b"x"], [(LyingText("Transfer-Encoding"), "chunked")])).exchange.status == 500
+
+
+@pytest.mark.parametrize(
+    ("body", "wire"),
+    [
+        ([LyingBytes(b"hello")], b"hello"),
+        ([LyingBytes(b"he"), LyingBytes(b"llo")], b"hello"),
+        (Body(LyingBytes(b"hello"), b"!"), b"5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n"),
+    ],
+    ids=["W3-one", "W3-several", "W3-chunks"],
+)
+def test_bytes_are_counted_here(body: Any, wire: bytes) -> None:
+    assert run(answering(body)).summary == (200, wire, True, True, "")
+
+
+def test_w1_a_list_does_nothing_while_it_is_read() -> None:
+    def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        headers = WritingList(PLAIN)
+        headers.write = start_response("200 OK", headers)
+        return [b"x"]
+
+    outcome = run(app)
+    assert outcome.client.wire.count(b"HTTP/1.1") == 1
+    assert outcome.summary == (200, b"x", True, True, "")
+
+
+def test_w1_headers_may_change_until_they_are_sent() -> None:
+    """But not into what may not be sent."""
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+        headers = list(PLAIN)
+        start_response("200 OK", headers)
+        headers.append(("X-Late", "a\r\nX: smuggled"))
+        yield b"x"
+
+    outcome = run(app)
+    assert outcome.exchange.status == 500
+    assert b"smuggled" not in outcome.client.wire
 
 
 @pytest.mark.parametrize("pieces", [[b"a", b"b"], [], [b""]])
