@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.streams import FRAGMENTS, Client
+from tests.http1.advisories import ADVISORIES
 from tests.http1.conversations import (
     ACCEPT,
     REJECT,
@@ -29,6 +30,7 @@ from tests.http1.differences import ROWS, Row, differences, page
 from tests.http1.oracles import compared
 
 PAGE = Path(__file__).parents[2] / "docs" / "http.md"
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("path", ACCEPT, ids=lambda path: path.stem)
@@ -130,3 +132,14 @@ def test_a_row_has_its_example(row: Row) -> None:
 
 def test_the_page_says_the_same() -> None:
     assert page() in PAGE.read_text()
+
+
+@pytest.mark.parametrize("name", ADVISORIES)
+def test_an_advisory_has_its_bytes_or_its_test(name: str) -> None:
+    stems = [path.stem for path in ACCEPT + REJECT]
+    for each in ADVISORIES[name]:
+        module, _, test = each.partition("::")
+        if test:
+            assert f"def {test}" in (TESTS / f"{module}.py").read_text(), each
+        else:
+            assert any(stem.startswith(each) for stem in stems), each
