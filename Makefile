@@ -5,12 +5,14 @@
 #   make check    format, lint and types only
 #   make live     only the tests that start real servers
 #   make machine  only the tests on a real systemd: Debian 12 and 13, booted in containers; root only
+#   make fuzz     made-up requests and applications, guided by coverage; docs/http.md says more
 #   make bench    CPU time, throughput and waits beside other servers
 #   make deb      the Debian package of what is committed, in dist/
 #   make clean    back to a fresh clone
 #
 # The first run sets up .venv; later ones find its stamp. STARDUST_TEST_SLOW=5 stretches every time limit of
-# the tests, PYTEST='-k reload -x' passes options on.
+# the tests, PYTEST='-k reload -x' passes options on. FUZZ_RUNS=10000000 has make fuzz run each
+# target so often, FUZZ='http1 --drawn' passes options on.
 
 RUN_PACKAGES  = gcc libc6-dev libsystemd-dev pkg-config python3 python3-dev python3-venv
 # PyPy is the second interpreter of the tests; systemd brings systemd-analyze and systemd-socket-activate;
@@ -39,7 +41,9 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-.PHONY: run test check machines machine live bench deb clean
+FUZZ_RUNS = 100000
+
+.PHONY: run test check machines machine live fuzz bench deb clean
 
 run: .venv/run.stamp
 	@echo 'Serving examples/hello on http://127.0.0.1:5000/ (Ctrl-C stops it)'
@@ -62,6 +66,9 @@ machine: machines
 
 live: .venv/test.stamp
 	.venv/bin/pytest -m live $(PYTEST)
+
+fuzz: .venv/fuzz.stamp
+	.venv/bin/python -m tests.fuzz --runs $(FUZZ_RUNS) $(FUZZ)
 
 bench: .venv/bench.stamp
 	.venv/bin/python bench/run.py --record
@@ -93,11 +100,17 @@ deb:
 	find $@.new -name '*.deb' -exec dpkg --extract {} $@.new \; -delete && rmdir $@.new/partial
 	@mv $@.new $@
 
+# atheris comes as a wheel for some Pythons only. Without it the same targets run, unguided.
+.venv/fuzz.stamp: .venv/test.stamp tests/fuzz/requirements.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: \
+		--requirement tests/fuzz/requirements.txt || echo 'no atheris here: fuzzing goes on without guidance'
+	@touch $@
+
 .venv/bench.stamp: .venv/run.stamp bench/requirements.txt
 	@$(call install,$(BENCH_PACKAGES))
 	.venv/bin/pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .fuzz build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

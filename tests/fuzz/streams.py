@@ -115,23 +115,39 @@ FRAGMENTS = (
     b"X_Y: z\r\n", b" HTTP/1.0", b"0\r\n\r\n", b"3;a=b\r\nabc\r\n", b"GET / HTTP/1.1\r\nHost: c\r\n\r\n",
 )
 # fmt: on
+KEPT = 500  # requests that may come again
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 class Client:
     """Draws from `chance`; `oddity` is how likely a part is odd, `damage` how likely a whole stream is."""
 
-    def __init__(self, chance: random.Random, oddity: float = 0.02, damage: float = 0.4) -> None:
+    def __init__(self, chance: random.Random, oddity: float = 0.01, damage: float = 0.35) -> None:
         self._random = chance.random
         self._oddity = oddity
         self._damage = damage
+        self._earlier: list[bytes] = []
 
     def stream(self, most: int = 8) -> bytes:
         """What one connection sends: up to `most` requests, whole or not."""
-        data = b"".join([self.request() for _ in range(self.below(most) + 1)])
+        data = b"".join([self._next() for _ in range(self.below(most) + 1)])
         while self._random() < self._damage:
             data = self.pick(DAMAGES)(self, data)
         return data
+
+    def _next(self) -> bytes:
+        """A new request, or mostly one that was made before: in other company it means something else, and to
+        make one takes longer than to read it."""
+        earlier = self._earlier
+        if len(earlier) < KEPT:
+            earlier.append(self.request())
+            return earlier[-1]
+        where = self.below(4 * KEPT)
+        if where < KEPT:
+            earlier[where] = self.request()
+            return earlier[where]
+        return earlier[where % KEPT]
 
     def request(self) -> bytes:
         """One request with its body."""
@@ -149,16 +165,6 @@ class Client:
         if random() < self._oddity:
             return PREFACE
         return end.join(lines) + part(LINE_ENDS) + part(LINE_ENDS) + body
-
-    def cuts(self, data: bytes) -> list[bytes]:
-        """`data` in pieces: whole, by the byte, or cut anywhere."""
-        how = self._random()
-        if how < 0.4:
-            return [data]
-        if how < 0.45 and len(data) < 1000:
-            return [data[i : i + 1] for i in range(len(data))]
-        edges = sorted([self.below(len(data) + 1) for _ in range(self.below(6))])
-        return [data[start:end] for start, end in zip([0, *edges], [*edges, len(data)], strict=True)]
 
     def below(self, number: int) -> int:
         return int(self._random() * number)
@@ -239,6 +245,21 @@ class Client:
 
     def cut_off(self, data: bytes) -> bytes:
         return data[: self.below(len(data) + 1)]
+
+
+def cuts(data: bytes, number: int) -> list[bytes]:
+    """`data` in pieces, whole, by the byte, or cut anywhere: in one of 2 ** 32 ways."""
+    how, number = number % 200, number // 200
+    if how < 80:
+        return [data]
+    if how == 80 and len(data) < 1000:
+        return [data[i : i + 1] for i in range(len(data))]
+    edges = []
+    for _ in range(how % 5 + 1):
+        number, edge = divmod(number * 2_654_435_761 % (1 << 40), len(data) + 1)
+        edges.append(edge)
+    edges.sort()
+    return [data[start:end] for start, end in zip([0, *edges], [*edges, len(data)], strict=True)]
 
 
 DAMAGES: Sequence[Callable[[Client, bytes], bytes]] = (

@@ -21,6 +21,7 @@ import pytest
 
 from tests.fuzz.answers import check, due
 from tests.fuzz.streams import Client as Sender
+from tests.fuzz.streams import cuts
 from tests.http1.conversations import MAX_BODY, conversation
 from tests.live.client import Connection
 from tests.live.clients import Client, Wait, run, send
@@ -35,6 +36,9 @@ SETTINGS = f"""
 max-workers = 2
 max-keepalive-reqs = 0
 max-reqs-per-child = 0
+keepalive-timeout = "1h"
+header-timeout = "1h"
+timeout = "1h"
 max-body = {MAX_BODY}
 """
 GROWTH = 256 << 10  # bytes; what an allocator may have kept
@@ -57,7 +61,7 @@ class Crowd:
     def _client(self, source: str, goal: int) -> Client[None]:
         while self.requests < goal:
             data = self._sender.stream()
-            pieces = self._sender.cuts(data)
+            pieces = cuts(data, self._chance.getrandbits(32))
             # How it ends: as it should, in the middle, or suddenly.
             ending = self._chance.random()
             if ending < 0.2:
@@ -96,7 +100,7 @@ class Crowd:
                 # middle of a request; nobody else.
                 last = bool(answers) and answers[-1].closes
                 broken = sum(len(request.raw) for request in talk.requests) < sum(map(len, pieces))
-                assert whole or last or broken, (pieces, wire)
+                assert whole or last or broken, repr((pieces, wire))
                 check(wire, answers, whole=whole)
 
 

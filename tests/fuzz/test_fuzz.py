@@ -1,0 +1,34 @@
+"""A moment of fuzzing in every run of the tests, and all that fuzzing ever found."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.targets import FINDINGS, TARGETS, draw, response, seeds
+
+INPUTS = {"http1": 3000, "worker": 1000, "response": 3000}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_l13_w1_w5_drawn(name: str) -> None:
+    judged = sum(map(TARGETS[name], islice(draw(name, random.Random(1)), INPUTS[name])))
+    assert judged >= INPUTS[name]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_seeds_and_findings(name: str) -> None:
+    for data in seeds(name):
+        TARGETS[name](data)
+    assert len(seeds(name)) >= len([*(FINDINGS / name).glob("*")])
+
+
+@given(st.binary(max_size=120))
+@settings(max_examples=1000)
+def test_w1_w2_w3_w4_w5_w6_w9_no_application_desynchronises_its_client(data: bytes) -> None:
+    """See targets.py; hypothesis finds the shortest application that does."""
+    response(data)

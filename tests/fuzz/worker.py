@@ -1,0 +1,122 @@
+"""A whole worker on this thread: a real `Loop`, a real listener, and one client that is a part of it.
+
+The loop watches a descriptor that is always readable, so that it never waits; each of its turns gives the
+client a turn: to connect, to send the next piece, to take what has come, to leave. Nothing runs beside it, so
+the same bytes take the same way.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import zlib
+from collections.abc import Iterator
+
+from stardust.address import Address
+from stardust.log import Log
+from stardust.scoreboard import Scoreboard
+from stardust.settings import Config
+from stardust.worker.loop import Door, Loop
+from tests.fuzz.answers import check, due
+from tests.fuzz.streams import cuts
+from tests.http1.conversations import MAX_BODY, conversation
+from tests.live.apps.judge import application
+
+CONFIG = Config(max_keepalive_reqs=0, max_reqs_per_child=0, max_body=MAX_BODY)
+TURNS = 2000  # of the loop, in which it must be done with what has come
+
+
+class Worker:
+    """Serves one client after the other."""
+
+    def __init__(self) -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        name = f"stardust-fuzz-{os.getpid()}-{id(self)}"
+        listener.bind(f"\0{name}")
+        listener.listen()
+        listener.setblocking(False)
+        self._address = f"\0{name}"
+        self._board = Scoreboard.create()
+        door = Door(listener, Address("abstract", path=name), own=True)
+        self._loop = Loop(CONFIG, application, [door], Log("worker", "critical"), slot=self._board.slot(0))
+        self._steps: Iterator[None] = iter(())
+        self._ready = os.eventfd(1)
+        self._loop.watch(self._ready, self._step)
+        self._loop.leave_by = -math.inf
+
+    def serve(self, data: bytes) -> int:
+        """One connection, on which `data` comes in some way; how many requests were in it.
+
+        Fails if something else than the answers that are due comes back, if the connection stays, or if a
+        descriptor does.
+        """
+        before = os.listdir("/proc/self/fd")
+        wire = bytearray()
+        number = zlib.crc32(data)
+        pieces = cuts(data, number)
+        leaves = number % 7 < 2
+        if leaves:
+            pieces = pieces[: number % len(pieces) + 1]
+        self._steps = self._client(pieces, wire, leaves)
+        self._loop.leaving = False
+        self._loop.run()
+        assert not self._loop.connections
+        assert not self._loop.ready
+        assert os.listdir("/proc/self/fd") == before
+        talk = conversation(pieces)
+        check(bytes(wire), due(talk), whole=not leaves)
+        return len(talk.requests) + (talk.refusal is not None)
+
+    def _step(self) -> None:
+        """A turn of the client; at its end the loop's run is over."""
+        try:
+            next(self._steps)
+        except StopIteration:
+            self._loop.leaving = True
+
+    def _client(self, pieces: list[bytes], wire: bytearray, leaves: bool) -> Iterator[None]:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            client.connect(self._address)
+            yield
+            for piece in pieces:
+                rest = memoryview(piece)
+                for _ in range(TURNS):
+                    try:
+                        rest = rest[client.send(rest) :]
+                    except BlockingIOError:
+                        pass
+                    except OSError:
+                        break  # it is closed already
+                    if self._received(client, wire) or not rest:
+                        break
+                    yield
+                yield
+            if not leaves:
+                try:
+                    client.shutdown(socket.SHUT_WR)
+                except OSError:
+                    pass
+                for _ in range(TURNS):
+                    if self._received(client, wire):
+                        break
+                    yield
+                else:
+                    raise AssertionError("the connection goes on")
+        for _ in range(TURNS):
+            if not self._loop.connections:
+                return
+            yield
+        raise AssertionError("the connection stays")
+
+    def _received(self, client: socket.socket, wire: bytearray) -> bool:
+        """Takes what has come; whether that was all."""
+        try:
+            while data := client.recv(1 << 16):
+                wire += data
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        return True
