@@ -358,6 +358,8 @@ class Exchange:
             persistent=self.persistent,
             date=self._date,
         )
+        if self.status:
+            raise ApplicationError("write() was called by a header, while the head was made")
         self.status = int(self._status[:3])
         self.persistent = opening.persistent
         self._room = opening.body

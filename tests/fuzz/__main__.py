@@ -47,7 +47,8 @@ def main() -> None:
             drawn(name, options.runs, options.seed)
         else:
             command = [sys.executable, "-m", "tests.fuzz", f"--runs={options.runs}", f"--seed={options.seed}"]
-            subprocess.run(command, env={**os.environ, GUIDED: name}, check=True)
+            if subprocess.run(command, env={**os.environ, GUIDED: name}).returncode:
+                sys.exit(f"{name}: a finding, in {FINDINGS / name}")
 
 
 def drawn(name: str, runs: int, seed: int) -> None:

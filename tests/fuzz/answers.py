@@ -46,6 +46,9 @@ def told(request: Request) -> bytes:
 def check(wire: bytes, answers: list[Answer], *, whole: bool = True) -> None:
     """Fails unless `wire` is these responses and nothing else; or, if it is not `whole`, begins them."""
     for answer in answers:
+        if size := _usual(wire, answer):
+            wire = wire[size:]
+            continue
         client = h11.Connection(h11.CLIENT)
         method = "HEAD" if answer.method == "HEAD" else "GET"
         client.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
@@ -68,3 +71,23 @@ def check(wire: bytes, answers: list[Answer], *, whole: bool = True) -> None:
         assert (client.their_state is h11.MUST_CLOSE) == answer.closes, (wire, answer)
         wire = client.trailing_data[0]
     assert wire == b"", wire
+
+
+def _usual(wire: bytes, answer: Answer) -> int:
+    """The bytes that a response takes up, if it is as most are, to the byte; else 0. h11 takes thirty times
+    as long to say the same."""
+    if answer.body is None:
+        return 0
+    head = FORM % (len(answer.body), b"Connection: close\r\n" if answer.closes else b"")
+    rest = b"" if answer.method == "HEAD" else answer.body
+    before, after = head.split(b"DATE")
+    size = len(head) - len(b"DATE") + DATE_BYTES + len(rest)
+    usual = wire.startswith(before) and wire[len(before) + DATE_BYTES : size] == after + rest
+    return size if usual else 0
+
+
+FORM = (
+    b"HTTP/1.1 200 OK\r\nDate: DATE\r\nServer: stardust\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: %d\r\n%b\r\n"
+)
+DATE_BYTES = 29

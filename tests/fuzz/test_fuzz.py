@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tests.fuzz.__main__ as driver
 from tests.fuzz.targets import FINDINGS, TARGETS, draw, response, seeds
 
 INPUTS = {"http1": 3000, "worker": 1000, "response": 3000}
@@ -25,6 +27,18 @@ def test_seeds_and_findings(name: str) -> None:
     for data in seeds(name):
         TARGETS[name](data)
     assert len(seeds(name)) >= len([*(FINDINGS / name).glob("*")])
+
+
+def test_a_finding_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(data: bytes) -> int:
+        raise AssertionError("a finding")
+
+    monkeypatch.setattr(driver, "FINDINGS", tmp_path)
+    monkeypatch.setitem(TARGETS, "http1", fail)
+    with pytest.raises(AssertionError, match="a finding"):
+        driver.drawn("http1", 10, seed=1)
+    [path] = (tmp_path / "http1").iterdir()
+    assert path.read_bytes() == next(draw("http1", random.Random(1)))
 
 
 @given(st.binary(max_size=120))

@@ -36,9 +36,12 @@ SETTINGS = f"""
 max-workers = 2
 max-keepalive-reqs = 0
 max-reqs-per-child = 0
+# A machine that does other work too lets clients wait.
 keepalive-timeout = "1h"
 header-timeout = "1h"
 timeout = "1h"
+min-body-rate = 0
+min-response-rate = 0
 max-body = {MAX_BODY}
 """
 GROWTH = 256 << 10  # bytes; what an allocator may have kept
@@ -60,7 +63,7 @@ class Crowd:
 
     def _client(self, source: str, goal: int) -> Client[None]:
         while self.requests < goal:
-            data = self._sender.stream()
+            data = self._sender.stream(20)
             pieces = cuts(data, self._chance.getrandbits(32))
             # How it ends: as it should, in the middle, or suddenly.
             ending = self._chance.random()

@@ -19,6 +19,7 @@ from tests.http1.conversations import every_byte
 from tests.worker.test_loop import (
     INLINE,
     PATIENCE,
+    PATTERN,
     THREADS,
     Client,
     Environ,
@@ -285,6 +286,21 @@ def test_w5_a_cut_response_is_seen_to_be_one(
             client.receive()
         server.settled()
         assert [each.target for each in server.records] == ["/"]
+
+
+@pytest.mark.parametrize("size", [1, 20], ids=["W5-sent-at-once", "W5-read-slowly"])
+def test_w5_a_cut_response_that_the_end_would_end_is_reset(kept: Config, size: int) -> None:
+    """HTTP/1.0: nothing but the end of the connection tells where the body ends."""
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        yield PATTERN[:9] if size == 1 else PATTERN * size
+        raise RuntimeError("on purpose")
+
+    with Server(app, kept) as server, Client(server.address, 4096) as client:
+        client.send(b"GET / HTTP/1.0\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            client.receive()
 
 
 def test_w6_close_is_called_when_the_client_is_gone(kept: Config) -> None:

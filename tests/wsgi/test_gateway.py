@@ -637,6 +637,25 @@ def test_w1_a_list_does_nothing_while_it_is_read() -> None:
     assert outcome.summary == (200, b"x", True, True, "")
 
 
+def test_w1_a_header_does_nothing_while_it_is_read() -> None:
+    class WritingPair(tuple[str, str]):
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            writes.pop()(b"too early")
+            return 0
+
+    writes: list[Callable[[bytes], object]] = [lambda data: None]
+
+    def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
+        writes.append(start_response("200 OK", [WritingPair(("X", "y"))]))
+        return [b"x"]
+
+    outcome = run(app)
+    assert outcome.client.wire.count(b"HTTP/1.1") == 1
+    assert (outcome.exchange.complete, outcome.exchange.note) == (False, FAILED)
+
+
 def test_w1_headers_may_change_until_they_are_sent() -> None:
     """But not into what may not be sent."""
 
