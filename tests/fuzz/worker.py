@@ -3,22 +3,29 @@
 The loop watches a descriptor that is always readable, so that it never waits; each of its turns gives the
 client a turn: to connect, to send the next piece, to take what has come, to leave. Nothing runs beside it, so
 the same bytes take the same way.
+
+Its application answers with all that it was told (tests/live/apps/judge.py); or, for some bytes, every
+request has an application of its own, which does whatever it likes (applications.py).
 """
 
 from __future__ import annotations
 
 import math
 import os
+import random
 import socket
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 from stardust.address import Address
 from stardust.log import Log
 from stardust.scoreboard import Scoreboard
 from stardust.settings import Config
 from stardust.worker.loop import Door, Loop
-from tests.fuzz.answers import check, due
+from stardust.wsgi.environ import Environ
+from tests.fuzz.answers import check, check_framing, due
+from tests.fuzz.applications import Script, StartResponse
 from tests.fuzz.streams import cuts
 from tests.http1.conversations import MAX_BODY, conversation
 from tests.live.apps.judge import application
@@ -39,7 +46,15 @@ class Worker:
         self._address = f"\0{name}"
         self._board = Scoreboard.create()
         door = Door(listener, Address("abstract", path=name), own=True)
-        self._loop = Loop(CONFIG, application, [door], Log("worker", "critical"), slot=self._board.slot(0))
+        self._loop = Loop(
+            CONFIG,
+            self._answer,
+            [door],
+            Log("worker", "critical"),
+            slot=self._board.slot(0),
+            report=lambda *_: None,
+        )
+        self._chance: random.Random | None = None  # makes up applications
         self._steps: Iterator[None] = iter(())
         self._ready = os.eventfd(1)
         self._loop.watch(self._ready, self._step)
@@ -58,6 +73,8 @@ class Worker:
         leaves = number % 7 < 2
         if leaves:
             pieces = pieces[: number % len(pieces) + 1]
+        wild = number % 3 == 0
+        self._chance = random.Random(number) if wild else None
         self._steps = self._client(pieces, wire, leaves)
         self._loop.leaving = False
         self._loop.run()
@@ -65,8 +82,16 @@ class Worker:
         assert not self._loop.ready
         assert os.listdir("/proc/self/fd") == before
         talk = conversation(pieces)
-        check(bytes(wire), due(talk), whole=not leaves)
+        if wild:
+            check_framing(bytes(wire), due(talk), whole=not leaves)
+        else:
+            check(bytes(wire), due(talk), whole=not leaves)
         return len(talk.requests) + (talk.refusal is not None)
+
+    def _answer(self, environ: Environ, start_response: StartResponse) -> Any:
+        if self._chance is None:
+            return application(environ, start_response)
+        return Script(self._chance.randbytes(50))(environ, start_response)
 
     def _step(self) -> None:
         """A turn of the client; at its end the loop's run is over."""
