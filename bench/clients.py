@@ -1,9 +1,9 @@
 """The clients of the load "waits": many that ask for little, at a steady pace, and one that asks for much.
 
-    python clients.py PORT SECONDS [TARGET]
+    python clients.py PORT SECONDS [TARGET [CLIENTS]]
 
 CLIENTS keep-alive connections ask for / every PERIOD, out of step with each other; one more asks for TARGET,
-if given, in a loop. Prints one line of JSON, see `Answers`.
+if given and not "", in a loop. Prints one line of JSON, see `Answers`.
 
 Rules:
 - One process, one epoll loop. Nothing is tried twice: a request that fails is counted, and its client goes
@@ -200,11 +200,11 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
-def measure(port: int, seconds: float, target: str) -> Answers:
+def measure(port: int, seconds: float, target: str, count: int) -> Answers:
     """`target`: what the long client asks for; "": there is none."""
     start = time.monotonic() + PAUSE
-    step = PERIOD / CLIENTS
-    many = [Client(port, "/", start + number * step, PERIOD) for number in range(CLIENTS)]
+    step = PERIOD / count
+    many = [Client(port, "/", start + number * step, PERIOD) for number in range(count)]
     long = [Client(port, target, start, 0.0)] if target else []
     run([*many, *long], start + seconds)
     answers = [wait for client in many for wait in client.waits]
@@ -223,5 +223,6 @@ def measure(port: int, seconds: float, target: str) -> Answers:
 
 
 if __name__ == "__main__":
-    port, seconds, target = (*sys.argv[1:], "")[:3]
-    print(json.dumps(measure(int(port), float(seconds), target)._asdict()))
+    given = sys.argv[1:]
+    port, seconds, target, count = [*given, *("", str(CLIENTS))[len(given) - 2 :]]
+    print(json.dumps(measure(int(port), float(seconds), target, int(count))._asdict()))

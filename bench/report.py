@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
+import hostile
 import waits
+from hostile import Hostile
 from idle import Idle
 from loads import LOADS
 from measure import Measurement
@@ -29,6 +31,7 @@ class Results(NamedTuple):
     measurements: list[Measurement]
     waits: list[Wait]
     idle: list[Idle]
+    hostile: list[Hostile]
 
 
 class Bar(NamedTuple):
@@ -48,6 +51,8 @@ BARS = (
 
 LATER = {"/sleep": 50, "/spin": 100}
 """By how many ms the slowest answer of a stardust may be slower beside a long request than without one."""
+SLOWER = 1.5
+"""By how much the p99 of good clients of a stardust may grow beside hostile ones."""
 IDLE_BYTES = 4096
 """Of memory for an idle connection. The other bars of these: no wake-ups, no connection lost."""
 
@@ -223,6 +228,77 @@ def idle_tables(measured: Sequence[Idle]) -> Iterator[str]:
     yield _bar("idle: no connection lost by a reload", f"{lost:,}", not lost)
 
 
+class HostileRow(NamedTuple):
+    """What good clients of one server met: medians over the rounds, requests that failed in all of them."""
+
+    alone_p99_ms: float
+    p50_ms: float
+    p99_ms: float
+    times: float
+    answers: int
+    failed: int
+    alone_cpu_ms: float
+    cpu_ms: float
+    memory_alone: float
+    memory: float
+    held: float
+
+
+def hostile_rows(measured: Sequence[Hostile]) -> Mapping[tuple[str, str], HostileRow]:
+    """One row for every kind and server. The ratio is that of each round, whose two parts were neighbours."""
+    rounds: dict[tuple[str, str], list[Hostile]] = {}
+    for one in measured:
+        rounds.setdefault((one.kind, one.server), []).append(one)
+    return {key: _hostile_row(group) for key, group in rounds.items()}
+
+
+def _hostile_row(group: Sequence[Hostile]) -> HostileRow:
+    return HostileRow(
+        alone_p99_ms=median(one.alone_p99_ms for one in group),
+        p50_ms=median(one.p50_ms for one in group),
+        p99_ms=median(one.p99_ms for one in group),
+        times=median(one.p99_ms / max(0.001, one.alone_p99_ms) for one in group),
+        answers=sum(one.answers for one in group),
+        failed=sum(one.failed for one in group),
+        alone_cpu_ms=median(one.alone_cpu_ms for one in group),
+        cpu_ms=median(one.cpu_ms for one in group),
+        memory_alone=median(one.memory_alone for one in group),
+        memory=median(one.memory for one in group),
+        held=median(one.held for one in group),
+    )
+
+
+def hostile_tables(measured: Sequence[Hostile]) -> Iterator[str]:
+    """Lines of Markdown: a table for each kind of hostile clients, and what became of the bars."""
+    found = hostile_rows(measured)
+    for kind in hostile.KINDS:
+        shown = [server.name for server in SERVERS if (kind, server.name) in found]
+        if not shown:
+            continue
+        yield from (f"### hostile: {hostile.GOOD} good clients beside {hostile.TITLES[kind]}", "")
+        yield (
+            "| server | p99 ms alone | p50 ms | p99 ms | × alone | answers | failed "
+            "| CPU ms/s alone | CPU ms/s | MiB alone | MiB | held |"
+        )
+        yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+        for name in shown:
+            row = found[kind, name]
+            waited = (
+                f"{row.p50_ms:,.2f} | {row.p99_ms:,.2f} | {row.times:,.2f}" if row.answers else "– | – | –"
+            )
+            yield (
+                f"| {name} | {row.alone_p99_ms:.2f} | {waited} | {row.answers:,} | {row.failed:,} "
+                f"| {row.alone_cpu_ms:.0f} | {row.cpu_ms:.0f} | {row.memory_alone / MIB:.0f} "
+                f"| {row.memory / MIB:.0f} | {row.held:,.0f} |"
+            )
+        yield ""
+    for (kind, name), row in found.items():
+        if name.startswith(REFERENCE):
+            what = f"hostile: {name} beside {kind}, p99 at most {SLOWER:g} × alone, nobody fails"
+            met = row.times <= SLOWER and not row.failed
+            yield _bar(what, f"{row.times:.2f} ×, {row.failed} failed", met)
+
+
 def _bar(what: str, found: str, met: bool) -> str:
     return f"- {what}: {found}, {'met' if met else 'MISSED'}"
 
@@ -235,6 +311,7 @@ def page(results: Results, facts: Mapping[str, str], versions: Mapping[str, str]
         [*tables(measured), *verdicts(measured)],
         [*wait_tables(wait_rows(results.waits))],
         [*idle_tables(results.idle)],
+        [*hostile_tables(results.hostile)],
     ):
         lines += [*part, ""] if part else []
     lines += ["| server | version | settings | command |", "|---|---|---|---|"]

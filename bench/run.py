@@ -11,6 +11,7 @@ none to make. docs/benchmarks.md explains the method.
     measure.py                        one measurement of a load of wrk
     waits.py, clients.py, long.*      one of "waits": who waits while one request takes long
     idle.py                           one of "idle": 10,000 connections, and a reload
+    hostile.py, crowd.py, large.py    one of "hostile": good clients beside slow ones
     processes.py                      a server as processes
     report.py                         medians, ratios, tables; pure
 """
@@ -27,6 +28,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import hostile
 import idle
 import report
 import waits
@@ -35,7 +37,7 @@ from measure import WARM_UP, measure
 from processes import CLIENT_CORE, ENVIRONMENT, HERE, SERVER_CORE, BenchError
 from servers import SERVERS, Server
 
-NAMES = (*(load.name for load in LOADS), waits.NAME, idle.NAME)
+NAMES = (*(load.name for load in LOADS), waits.NAME, idle.NAME, hostile.NAME)
 RESULTS = HERE / "results.json"
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
 
@@ -55,7 +57,9 @@ def main() -> int:
     except BenchError as error:
         print(error, file=sys.stderr)
         return 1
-    shares = [*(one.foreign for one in results.measurements), *(one.foreign for one in results.waits)]
+    shares = [one.foreign for one in results.measurements]
+    shares += [one.foreign for one in results.waits]
+    shares += [one.foreign for one in results.hostile]
     if shares:
         facts["other work on the server's core"] = _foreign(shares)
     page = report.page(results, facts, versions)
@@ -68,7 +72,7 @@ def main() -> int:
 def _measured(servers: Sequence[Server], loads: Sequence[str], rounds: int, seconds: int) -> report.Results:
     """Within a load the servers take turns, so that a slow minute of the machine meets all of them; each
     round another one begins. Raises BenchError."""
-    results = report.Results([], [], [])
+    results = report.Results([], [], [], [])
     for number in range(rounds):
         first = number % len(servers)
         turns = [*servers[first:], *servers[:first]]
@@ -87,6 +91,11 @@ def _measure(server: Server, name: str, seconds: int, results: report.Results) -
         results.waits.extend(waited)
         slowest = ", ".join(f"{one.max_ms:.1f} ms {one.beside}".strip() for one in waited)
         return f"slowest {slowest}  foreign {max(one.foreign for one in waited):.0%}"
+    if name == hostile.NAME:
+        met = [hostile.measure(server, kind, seconds) for kind in hostile.KINDS]
+        results.hostile.extend(met)
+        told = ", ".join(f"{one.kind} {one.alone_p99_ms:.1f} → {one.p99_ms:.1f}" for one in met)
+        return f"p99 ms {told}  foreign {max(one.foreign for one in met):.0%}"
     if name == idle.NAME:
         idled = idle.measure(server)
         results.idle.append(idled)
@@ -141,6 +150,7 @@ def _record(page: str, results: report.Results, facts: dict[str, str], versions:
         "measurements": [one._asdict() for one in results.measurements],
         "waits": [one._asdict() for one in results.waits],
         "idle": [one._asdict() for one in results.idle],
+        "hostile": [one._asdict() for one in results.hostile],
     }
     RESULTS.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n")
     DOCUMENT.write_text(report.embedded(DOCUMENT.read_text(), page))

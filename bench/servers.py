@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 class Server(NamedTuple):
     """`version` is a command that prints one line. `loads` are the loads that the server can bear: names of
-    loads.py, "waits" (waits.py), "idle" (idle.py)."""
+    loads.py, "waits" (waits.py), "idle" (idle.py), "hostile" (hostile.py)."""
 
     name: str
     note: str
@@ -75,7 +75,7 @@ SERVERS = (
     _stardust(
         "stardust-2-workers",
         "as the first row",
-        ("waits",),
+        ("waits", "hostile"),
         "--max-keepalive-reqs=0",
         "--max-reqs-per-child=0",
         workers=2,
@@ -108,6 +108,26 @@ SERVERS = (
             *("--workers", "2", "--threads", "5:5", "--preload", "long.ru"),
         ),
         ("waits",),
+    ),
+    _gunicorn(
+        "gunicorn-5000-connections",
+        "gunicorn-2-workers-4-threads with room for all connections",
+        ("hostile",),
+        "--worker-class=gthread",
+        "--threads=4",
+        "--http-parser=python",
+        "--worker-connections=5000",
+        workers=2,
+    ),
+    Server(
+        "waitress-5000-connections",
+        "one process, which is how it works, with its own default of threads and room for all connections",
+        ("python", "-c", "import importlib.metadata as m; print('waitress', m.version('waitress'))"),
+        (
+            *("waitress-serve", "--listen=127.0.0.1:{port}", "--threads=4"),
+            *("--connection-limit=5000", "--asyncore-use-poll", "{app}"),
+        ),
+        ("hostile",),
     ),
     _stardust(
         "stardust-4-workers",
