@@ -106,7 +106,7 @@ class TestRegularFile:
         file.close()
         assert (tmp_path / "log").read_text() == "a\\udc80b\n"
 
-    def test_short_writes_are_continued(
+    def test_p11_short_writes_are_continued(
         self, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write = os.write
@@ -117,7 +117,7 @@ class TestRegularFile:
         assert (tmp_path / "log").read_text() == "one two three\n"
 
 
-def test_a_full_disk_is_reported_once_and_what_it_cost_afterwards(
+def test_p8_a_full_disk_is_reported_once_and_what_it_cost_afterwards(
     tmp_path: Path, log: Log, reports: Pipe
 ) -> None:
     file = LogFile(os.open("/dev/full", os.O_WRONLY), log)
@@ -138,7 +138,7 @@ def test_a_full_disk_is_reported_once_and_what_it_cost_afterwards(
     file.close()
 
 
-def test_a_reader_that_left(pipe: Pipe, log: Log, reports: Pipe) -> None:
+def test_p8_a_reader_that_left(pipe: Pipe, log: Log, reports: Pipe) -> None:
     file = LogFile(pipe.writer, log)
     os.close(pipe.reader)
     pipe.reader = os.open("/dev/null", os.O_RDONLY)
@@ -151,7 +151,7 @@ def test_a_reader_that_left(pipe: Pipe, log: Log, reports: Pipe) -> None:
 
 
 class TestStuckReader:
-    def test_never_blocks_and_loses_nothing_at_first(self, pipe: Pipe, log: Log, reports: Pipe) -> None:
+    def test_p8_never_blocks_and_loses_nothing_at_first(self, pipe: Pipe, log: Log, reports: Pipe) -> None:
         file = LogFile(pipe.writer, log)
         lines = [f"line {number:5}" for number in range(2000)]
         for line in lines:
@@ -171,7 +171,7 @@ class TestStuckReader:
         assert everything(file, pipe).splitlines() == lines
         file.close()
 
-    def test_drops_what_is_too_much_and_says_so_later(self, pipe: Pipe, log: Log, reports: Pipe) -> None:
+    def test_p8_drops_what_is_too_much_and_says_so_later(self, pipe: Pipe, log: Log, reports: Pipe) -> None:
         file = LogFile(pipe.writer, log)
         line = "x" * 1023
         for _ in range(MOST // 1024 + 100):

@@ -991,6 +991,8 @@ class Loop:
         self._complain("info", "refused", f"refused a request of {connection.who}: {status}, {note}")
         if connection.pace is not None:
             self._end_pace(connection)
+        if connection.spool is not None:
+            connection.spool.close()  # now: the connection may linger, and others need the room
         exchange = Exchange(
             connection.head, self.writer, connection.send, None, persistent=False, date=self.date
         )

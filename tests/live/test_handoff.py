@@ -43,7 +43,7 @@ def unharmed(load: Load) -> None:
     assert load.dismissals == 0
 
 
-def test_idle_connections_hold_no_worker(tmp_path: Path, listener: socket.socket) -> None:
+def test_s5_idle_connections_hold_no_worker(tmp_path: Path, listener: socket.socket) -> None:
     """The old workers are gone though nobody has asked them anything, and all their clients are served."""
     with Server(tmp_path, SETTINGS, sockets={"http": listener}) as server, ExitStack() as stack:
         server.ready()

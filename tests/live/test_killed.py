@@ -46,7 +46,7 @@ class Footprint(NamedTuple):
 
 
 @pytest.mark.timeout(120 + 4 * SECONDS)
-def test_kills_in_a_row(tmp_path: Path, listener: socket.socket) -> None:
+def test_p1_p10_kills_in_a_row(tmp_path: Path, listener: socket.socket) -> None:
     with Server(tmp_path, SETTINGS, sockets={"http": listener}, trouble="SIGKILL") as server:
         server.ready()
         [zygote] = server.zygotes()

@@ -17,7 +17,7 @@ from tests.live.load import Load
 CLIENTS = 4
 
 
-def test_killed_workers_are_replaced(tmp_path: Path, listener: socket.socket) -> None:
+def test_p1_killed_workers_are_replaced(tmp_path: Path, listener: socket.socket) -> None:
     """`kill -9` under load: no request fails but those inside the killed worker."""
     settings = 'max-workers = 3\nmain-process-delay = "10ms"\n'
     with Server(tmp_path, settings, sockets={"http": listener}, trouble="kill|died|signal 9") as server:
@@ -34,7 +34,7 @@ def test_killed_workers_are_replaced(tmp_path: Path, listener: socket.socket) ->
         assert killed not in server.workers()
 
 
-def test_a_killed_worker_fails_its_own_request_alone(
+def test_p1_a_killed_worker_fails_its_own_request_alone(
     tmp_path: Path, listener: socket.socket, gate: Gate
 ) -> None:
     """Its own: connections that it had let in before it was held up have gone to the other one."""
@@ -53,7 +53,7 @@ def test_a_killed_worker_fails_its_own_request_alone(
         assert not load.failures
 
 
-def test_a_crash_that_repeats_backs_off(tmp_path: Path, listener: socket.socket) -> None:
+def test_p1_a_crash_that_repeats_backs_off(tmp_path: Path, listener: socket.socket) -> None:
     """Every worker that serves /crash dies; the server does not, and serves again."""
     settings = 'max-workers = 1\nmain-process-delay = "10ms"\n'
     with Server(tmp_path, settings, sockets={"http": listener}, trouble="died|exit") as server:
@@ -64,7 +64,7 @@ def test_a_crash_that_repeats_backs_off(tmp_path: Path, listener: socket.socket)
         assert server.get("/").text == "hello\n"
 
 
-def test_a_killed_zygote_is_replaced(tmp_path: Path, listener: socket.socket) -> None:
+def test_p1_a_killed_zygote_is_replaced(tmp_path: Path, listener: socket.socket) -> None:
     """Its workers go on, and the next that is needed can be made."""
     settings = 'max-workers = 2\nmain-process-delay = "10ms"\n'
     with Server(
@@ -98,7 +98,9 @@ def test_a_stopped_zygote_is_replaced(tmp_path: Path, listener: socket.socket) -
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
-def test_orphans_leave_by_themselves(tmp_path: Path, listener: socket.socket, gate: Gate, busy: bool) -> None:
+def test_p3_orphans_leave_by_themselves(
+    tmp_path: Path, listener: socket.socket, gate: Gate, busy: bool
+) -> None:
     """The supervisor is killed: workers finish what they hold, and go."""
     with Server(tmp_path, "max-workers = 2\n", sockets={"http": listener}) as server:
         server.ready()
@@ -137,7 +139,7 @@ def test_recycling_can_be_off(tmp_path: Path, listener: socket.socket) -> None:
         assert len(load.answers) == 1
 
 
-def test_a_request_that_takes_too_long(tmp_path: Path, listener: socket.socket, gate: Gate) -> None:
+def test_p6_a_request_that_takes_too_long(tmp_path: Path, listener: socket.socket, gate: Gate) -> None:
     """The stacks of all threads are logged, then the worker is replaced."""
     settings = f"max-workers = 1\nrequest-timeout = {500 * MS}\nmain-process-delay = 0.01\n"
     with Server(tmp_path, settings, sockets={"http": listener}, trouble=".") as server:
@@ -150,7 +152,7 @@ def test_a_request_that_takes_too_long(tmp_path: Path, listener: socket.socket, 
         assert "wait_at" in server.log  # where it hung
 
 
-def test_a_worker_that_cannot_answer(tmp_path: Path, listener: socket.socket) -> None:
+def test_p6_a_worker_that_cannot_answer(tmp_path: Path, listener: socket.socket) -> None:
     """It stopped itself inside a request, and hangs for real: no handler of its own can run."""
     settings = f"max-workers = 1\nrequest-timeout = {500 * MS}\nmain-process-delay = 0.01\n"
     with Server(tmp_path, settings, sockets={"http": listener}, trouble=".") as server:
@@ -160,7 +162,7 @@ def test_a_worker_that_cannot_answer(tmp_path: Path, listener: socket.socket) ->
         assert server.get().text == "hello\n"
 
 
-def test_a_lost_heartbeat(tmp_path: Path, listener: socket.socket) -> None:
+def test_p6_a_lost_heartbeat(tmp_path: Path, listener: socket.socket) -> None:
     """A worker in no request that does not answer is replaced."""
     settings = f"max-workers = 1\nheartbeat-timeout = {500 * MS}\nmain-process-delay = 0.01\n"
     with Server(tmp_path, settings, sockets={"http": listener}, trouble=".") as server:

@@ -30,7 +30,7 @@ def answers(server: Server) -> set[str]:
     return {server.get().text for _ in range(4 * WORKERS)}
 
 
-def test_reloads_under_load(tmp_path: Path, listener: socket.socket, app: Path) -> None:
+def test_p4_reloads_under_load(tmp_path: Path, listener: socket.socket, app: Path) -> None:
     """The command returns when the new version answers, nobody is answered by the old one after that, and
     no request fails."""
     with Server(tmp_path, SETTINGS, app=app, sockets={"http": listener}) as server:
@@ -49,7 +49,7 @@ def test_reloads_under_load(tmp_path: Path, listener: socket.socket, app: Path) 
 
 
 @pytest.mark.parametrize("preload", ["true", "false"])
-def test_reloads_that_fail(tmp_path: Path, listener: socket.socket, app: Path, preload: str) -> None:
+def test_p5_reloads_that_fail(tmp_path: Path, listener: socket.socket, app: Path, preload: str) -> None:
     """Exit 1 with the reason; the old version never stops answering; the next good reload succeeds."""
     settings = SETTINGS + f"preload = {preload}\n"
     with Server(tmp_path, settings, app=app, sockets={"http": listener}, trouble=".") as server:
@@ -85,7 +85,7 @@ def test_the_traceback_reaches_the_command(tmp_path: Path, listener: socket.sock
         assert f'File "{app}", line 2, in broken' in verdict.err
 
 
-def test_reload_with_a_wrong_configuration(tmp_path: Path, listener: socket.socket, app: Path) -> None:
+def test_p5_reload_with_a_wrong_configuration(tmp_path: Path, listener: socket.socket, app: Path) -> None:
     with Server(tmp_path, SETTINGS, app=app, sockets={"http": listener}, trouble=".") as server:
         server.ready()
         server.configure("max-workers = -1\n")
@@ -160,7 +160,7 @@ def test_reload_during_reload_queues_once(
         assert gate.quiet()
 
 
-def test_a_request_outlives_the_reload(
+def test_p4_a_request_outlives_the_reload(
     tmp_path: Path, listener: socket.socket, app: Path, gate: Gate
 ) -> None:
     """The command returns while an old worker still serves a long request, which then ends in full."""
@@ -178,7 +178,7 @@ def test_a_request_outlives_the_reload(
             assert response.closes
 
 
-def test_code_that_does_not_come_up_in_time(
+def test_p5_code_that_does_not_come_up_in_time(
     tmp_path: Path, listener: socket.socket, app: Path, gate: Gate
 ) -> None:
     settings = SETTINGS + f"boot-timeout = {2000 * MS}\n"

@@ -18,7 +18,7 @@ SETTINGS = "max-workers = 2\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_request_being_served_is_finished(
+def test_p4_the_request_being_served_is_finished(
     tmp_path: Path, listener: socket.socket, gate: Gate, number: signal.Signals
 ) -> None:
     settings = SETTINGS + "max-keepalive-reqs = 0\n"
@@ -54,7 +54,7 @@ def test_a_draining_server_asks_for_more_time(
         assert server.wait() == 0
 
 
-def test_the_graceful_time_is_limited(tmp_path: Path, listener: socket.socket, gate: Gate) -> None:
+def test_p4_the_graceful_time_is_limited(tmp_path: Path, listener: socket.socket, gate: Gate) -> None:
     settings = SETTINGS + 'graceful-timeout = "200ms"\n'
     with Server(tmp_path, settings, sockets={"http": listener}, trouble="graceful-timeout|kill") as server:
         server.ready()
@@ -74,7 +74,7 @@ def test_the_graceful_time_is_limited(tmp_path: Path, listener: socket.socket, g
         pytest.param([signal.SIGINT, signal.SIGINT], id="INT-twice"),
     ],
 )
-def test_the_fast_stop(
+def test_p4_the_fast_stop(
     tmp_path: Path, listener: socket.socket, gate: Gate, numbers: list[signal.Signals]
 ) -> None:
     """A second signal, or QUIT, does not wait for anybody."""

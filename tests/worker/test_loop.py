@@ -740,13 +740,15 @@ class TestBodies:
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        spool = SimpleNamespace(write=lambda data: None, finish=io.BytesIO, close=lambda: None)
+        closed: list[bool] = []
+        spool = SimpleNamespace(write=lambda data: None, finish=io.BytesIO, close=lambda: closed.append(True))
         setattr(spool, fails, full)
         with Server(echo, kept) as server, Client(server.address) as client:
             monkeypatch.setattr("stardust.worker.loop.Spool", lambda **_: spool)
             client.send(request("POST", "/", body=b"body"))
             answer = client.receive()
             assert (answer.status, answer.closes) == (507, True)
+            assert closed, "what was kept takes up room while the connection lingers"
             client.ended()
             monkeypatch.undo()
             with Client(server.address) as next_client:

@@ -126,7 +126,7 @@ def test_close_gives_everything_back(tmp_path: Path) -> None:
     assert open_descriptors() == before
 
 
-def test_the_temporary_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p7_the_temporary_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     outbox = Outbox()
     outbox.push(bytes(MEMORY + 1))
@@ -134,7 +134,7 @@ def test_the_temporary_file_has_no_name(tmp_path: Path, monkeypatch: pytest.Monk
     outbox.close()
 
 
-def test_a_full_disk_is_the_pushers_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p7_a_full_disk_is_the_pushers_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: io.FileIO("/dev/full", "wb"))
     outbox = Outbox()
     with pytest.raises(OSError, match="No space left") as caught:

@@ -105,7 +105,7 @@ def test_where_the_body_is(size: int, on_disk: bool) -> None:
     spool.close()
 
 
-def test_the_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p7_the_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     spool = Spool(0)
     spool.write(b"secret")
@@ -130,7 +130,7 @@ class Full(io.FileIO):
 
 
 @pytest.mark.parametrize("pieces", [[b"123", b"45678"], [b"12345678"], [b"12345", b"6"]])
-def test_a_full_disk_is_reported_by_the_write_it_hits(
+def test_p7_a_full_disk_is_reported_by_the_write_it_hits(
     pieces: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = Full(tmp_path / "spool", "w+")
