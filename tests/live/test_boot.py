@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -51,6 +52,23 @@ def test_a_long_boot_asks_for_more_time(tmp_path: Path, listener: socket.socket,
         server.expect("EXTEND_TIMEOUT_USEC")
         held.release()
         server.ready()
+
+
+def test_p12_a_signal_while_the_application_loads(
+    tmp_path: Path, listener: socket.socket, gate: Gate
+) -> None:
+    """It is not forgotten: the reload that it asks for follows the boot."""
+    app = tmp_path / "shop.py"
+    install(app, waiting("one", gate.path))
+    with Server(tmp_path, "max-workers = 1\n", app=app, sockets={"http": listener}) as server:
+        held = gate.arrival()
+        server.signal(signal.SIGHUP)
+        held.release()
+        server.ready()
+        server.expect("RELOADING", "1")
+        gate.arrival().release()
+        server.ready()
+        assert server.status()["generation"] == 2
 
 
 def test_connections_wait_for_the_boot(tmp_path: Path, listener: socket.socket, gate: Gate) -> None:

@@ -199,6 +199,21 @@ def test_one_more_and_one_less(tmp_path: Path, listener: socket.socket) -> None:
         assert server.get().status == 200
 
 
+def test_p12_signals_while_connections_come(tmp_path: Path, listener: socket.socket) -> None:
+    """Any number of them, at any moment: none hides another, and nobody's request is lost."""
+    settings = f"max-workers = 2\naccess-log = '{tmp_path / 'access'}'\n"
+    with Server(tmp_path, settings, sockets={"http": listener}) as server:
+        server.ready()
+        for _ in range(50):
+            server.signal(signal.SIGUSR1)
+            assert server.get().status == 200
+            server.signal(signal.SIGUSR1)
+        server.signal(signal.SIGTTIN)
+        while len(server.workers()) < 3:
+            server.expect("STATUS")
+        assert server.get().status == 200
+
+
 def test_harakiri(tmp_path: Path, listener: socket.socket) -> None:
     """Starlight t/06harakiri.t: with harakiri.commit each of 23 requests is served by a different process."""
     settings = "max-workers = 5\n"
