@@ -6,15 +6,19 @@
     /run/app.sock    ./app.sock         a UNIX socket's path; it contains a "/"
     @app                                an abstract UNIX socket (unix(7)); no file
 
+And addresses of those who connect: `peer` is one of them, `Peers` are some that are named.
+
 Pure: no name is resolved and no file looked at. `str(address)` is the canonical text, and
 `parse(str(address)) == address`. Runs in the application's interpreter too: Python 3.9.
 """
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Union
 
 TCP = "tcp"
 UNIX = "unix"
@@ -31,6 +35,15 @@ _ABSTRACT_MARKS = ("@", "\0", "\\0")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _DOTTED_DIGITS = re.compile(r"[0-9.]+")
 _PORT = re.compile(r"[0-9]{1,5}")
+_PREFIX = re.compile(r"[0-9]{1,3}")
+
+# How `Peers` names whoever connects by a UNIX socket.
+BY_UNIX = "unix:"
+
+# Peers that are looked up once and remembered.
+_KEPT_PEERS = 1024
+
+IP = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 
 class Address(NamedTuple):
@@ -80,6 +93,65 @@ def peer(accepted: object) -> tuple[str, str]:
         host = host[7:]
     # RFC 4007 11: what follows "%" is a zone of this machine, no part of the client's address.
     return host.partition("%")[0], port
+
+
+def ip(text: str) -> IP:
+    """The IP address that `text` is; ValueError if it is none. Zones ("%eth0") are of one machine only."""
+    if "%" in text:
+        raise ValueError(f"{text} has a zone")
+    address = ipaddress.ip_address(text)
+    # RFC 4291 2.5.5.2, as in `peer`: one client shall have one address.
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+class Peers:
+    """Those who connect from named addresses or networks, or by a UNIX socket ("unix:").
+
+        Peers(["192.0.2.1", "2001:db8::/32", "unix:"])
+
+    `host in peers`: `host` is one as `peer` gives it, "" for a UNIX socket's. ValueError says which text is
+    none of the three, and what would be right.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        named = [*texts]
+        self._unix = BY_UNIX in named
+        self._networks = [_network(text) for text in named if text != BY_UNIX]
+        self._known = functools.lru_cache(_KEPT_PEERS)(self._look_up)
+
+    def __contains__(self, host: str) -> bool:
+        return self._known(host)
+
+    def __bool__(self) -> bool:
+        return self._unix or bool(self._networks)
+
+    def _look_up(self, host: str) -> bool:
+        if host == "":
+            return self._unix
+        try:
+            address = ip(host)
+        except ValueError:  # a sibling says so, and may say anything
+            return False
+        return any(address in network for network in self._networks)
+
+
+def _network(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network]:
+    address, slash, prefix = text.partition("/")
+    try:
+        first = ipaddress.ip_address(address)
+    except ValueError:
+        hint = f'; "{BY_UNIX}" means whoever connects by a UNIX socket' if "unix" in text else ""
+        raise ValueError(f'"{text}" is no IP address or network, and names are not looked up{hint}') from None
+    if "%" in address:
+        raise ValueError(f'"{text}" has a zone, and no peer is told by one')
+    if getattr(first, "ipv4_mapped", None):
+        raise ValueError(f'"{text}" is an IPv4 address in IPv6; write it as IPv4')
+    if slash and (not _PREFIX.fullmatch(prefix) or int(prefix) > first.max_prefixlen):
+        raise ValueError(f'"{text}" must end with a number of bits from /0 to /{first.max_prefixlen}')
+    network = ipaddress.ip_network(text, strict=False)
+    if network.network_address != first:
+        raise ValueError(f'"{text}" has bits behind its prefix; the network is {network}')
+    return network
 
 
 def _host(text: str) -> str:

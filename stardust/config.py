@@ -427,6 +427,13 @@ def _contradictions(loaded: Loaded, app_required: bool) -> Iterator[ConfigError]
         most = f"max-reqs-per-child = {config.max_reqs_per_child}"
         reason = f"must be at most {most}, not {config.min_reqs_per_child}"
         yield loaded.origin("min-reqs-per-child").error(reason)
+    if not config.trusted_proxies:
+        if config.proxy_hops:
+            reason = "must be 0, or trusted-proxies name the last of the proxies"
+            yield loaded.origin("proxy-hops").error(reason)
+        for key in _proxy_protocol_keys(config):
+            reason = "must be off, or trusted-proxies name those who begin with a PROXY header"
+            yield loaded.origin(key).error(reason)
     seen: dict[addresses.Address, str] = {}
     for listen in config.listen:
         yield from _listen_contradictions(loaded, listen)
@@ -435,6 +442,13 @@ def _contradictions(loaded: Loaded, app_required: bool) -> Iterator[ConfigError]
             if first != listen.name:
                 reason = f"{listen.address} is the address of {_LISTEN}.{first} already"
                 yield loaded.origin(f"{_LISTEN}.{listen.name}.address").error(reason)
+
+
+def _proxy_protocol_keys(config: Config) -> Iterator[str]:
+    """The keys that turn the PROXY protocol on."""
+    if config.proxy_protocol:
+        yield "proxy-protocol"
+    yield from (f"{_LISTEN}.{each.name}.proxy-protocol" for each in config.listen if each.proxy_protocol)
 
 
 def _listen_contradictions(loaded: Loaded, listen: Listen) -> Iterator[ConfigError]:

@@ -9,6 +9,7 @@
     ├── ControlError        the control socket cannot be reached or used       exit 1
     ├── ChannelError        a process of the server has sent what none sends
     ├── HandoffError        what came as a connection of another worker is none
+    ├── ClaimError          a stranger's head says who the client is; the first one only, to tell of it
     ├── ProtocolError       a client broke HTTP; becomes a response with .status
     ├── ApplicationError    the application broke PEP 3333; becomes a 500
     └── ClientGone          the client went away, or is as good as gone; no response is possible
@@ -97,6 +98,17 @@ class ChannelError(StardustError):
 
 class HandoffError(StardustError):
     """A message between workers is not as a worker makes it."""
+
+
+class ClaimError(StardustError):
+    """A head has a field that only a trusted proxy may send. Where nobody is to be told, it is dropped.
+
+    `key` is as in an environ.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(key)
 
 
 class ProtocolError(StardustError):

@@ -44,6 +44,17 @@ PIB = 1024 * 1024 * GIB
 CREDENTIAL = "credential:"
 """What stands before the name of a credential (systemd.exec(5), LoadCredential=) in place of a path."""
 
+FORWARDED = "forwarded"
+FORWARDED_HEADERS = (
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    FORWARDED,
+)
+"""The fields by which a trusted proxy may tell of its client, the last one instead of all others."""
+
 SHORTEST = 0.01
 """The least that a time limit may be: a limit of nothing would end every request."""
 
@@ -193,6 +204,26 @@ def _read_address(value: object) -> Optional[Address]:
     return addresses.parse(text) if text else None
 
 
+def _read_own_switch(value: object) -> Optional[bool]:
+    return None if value == "" else _read_switch(value)
+
+
+def _read_proxies(value: object) -> tuple[str, ...]:
+    texts = _read_texts(value)
+    addresses.Peers(texts)
+    return texts
+
+
+def _read_headers(value: object) -> tuple[str, ...]:
+    names = tuple(name.lower() for name in _read_texts(value))
+    for name in names:
+        if name not in FORWARDED_HEADERS:
+            raise ValueError(f'"{name}" is none of them')
+    if FORWARDED in names and len(names) > 1:
+        raise ValueError("two that say the same could contradict each other")
+    return names
+
+
 COUNT = Kind("N", "a whole number", "", _whole_number, _read_count)
 SWITCH = Kind("0|1", "true or false", "", _switch_word, _read_switch)
 SECONDS = Kind(
@@ -207,6 +238,25 @@ FILES = Kind(
     "PATH", "a file or a list of files", 'a path, or "credential:NAME"', _itself, _read_texts, many=True
 )
 TEXTS = Kind("TEXT", "a text or a list of texts", "", _itself, _read_texts, many=True)
+OWN_SWITCH = Kind(
+    "0|1", "true or false", 'or "" for what the whole server has', _switch_word, _read_own_switch
+)
+PROXIES = Kind(
+    "ADDRESS",
+    "an address or a list of addresses",
+    'an IP address, a network such as "10.0.0.0/8", or "unix:"',
+    _itself,
+    _read_proxies,
+    many=True,
+)
+HEADERS = Kind(
+    "NAME",
+    "some of " + ", ".join(FORWARDED_HEADERS[:-1]) + f', or "{FORWARDED}" alone',
+    "",
+    _itself,
+    _read_headers,
+    many=True,
+)
 PAIRS = Kind("NAME=VALUE", "a table of texts by name", "", _pair, _read_pairs, many=True)
 MODE = Kind("MODE", "an octal mode", 'text such as "0660", or 0o660', _itself, _read_mode)
 ADDRESS = Kind(
@@ -324,13 +374,17 @@ LIMITS = Section(
 )
 LOGS = Section("Logs", "What is written where. SIGUSR1 opens the files again after a rotation.")
 PROCESS = Section("Process", "The rights of the processes, and the way to the server at run time.")
+PROXY = Section(
+    "Proxies",
+    "Who stands between the clients and the server, and what is believed of them.",
+)
 LISTENERS = Section(
     "Listeners",
     "Where the server listens. Each listener is a table of its own, and the tables come last: in TOML every "
     "key after a table's header belongs to that table.",
 )
 
-SECTIONS = (APPLICATION, WORKERS, TIMES, LIMITS, LOGS, PROCESS, LISTENERS)
+SECTIONS = (APPLICATION, WORKERS, TIMES, LIMITS, LOGS, PROCESS, PROXY, LISTENERS)
 
 
 # ── The table ─────────────────────────────────────────────────────────────────────────────────────────
@@ -385,6 +439,16 @@ class Listen:
             help="group of a UNIX socket's file, by name or number",
             text="""The usual way to let a proxy in: `group = "www-data"` and `mode = "0660"`.""",
             unset="the group of the user who starts the server",
+        ),
+    )
+    proxy_protocol: Optional[bool] = field(
+        default=None,
+        metadata=row(
+            LISTENERS,
+            OWN_SWITCH,
+            help="whether trusted proxies begin their connections with a PROXY header",
+            text="As `proxy-protocol` of the server, for this listener alone.",
+            unset="as the server's proxy-protocol",
         ),
     )
 
@@ -772,9 +836,9 @@ class Config:
             low=0,
             help="connections of a worker with one client address",
             text="""One more is answered 503 and closed, before anything of it is read. An IPv6 network of 64
-            bits counts as one address. Connections over UNIX sockets are not counted, and those that another
-            worker gives away are never refused. Not behind a proxy, whose address is that of all clients. 0:
-            no limit.""",
+            bits counts as one address. Connections over UNIX sockets and of `trusted-proxies` are not
+            counted, and those that another worker gives away are never refused. Not behind a proxy that is
+            not trusted, whose address is that of all clients. 0: no limit.""",
         ),
     )
     underscore_headers: str = field(
@@ -896,10 +960,69 @@ class Config:
             otherwise. Not without systemd, after a crash, or with `max-workers = 0`.""",
         ),
     )
+    trusted_proxies: tuple[str, ...] = field(
+        default=(),
+        metadata=row(
+            PROXY,
+            PROXIES,
+            help="""the proxies that are believed about their clients: addresses, networks, "unix:\"""",
+            text="""`"unix:"` is whoever connects by a UNIX socket. What `forwarded-headers` names is believed
+            if it comes from one of these, and removed if it comes from anybody else, as are all fields that
+            pretend to know the client (X-Real-IP and its like). List the proxies, not the networks that
+            clients come from: a client in a listed network can name any address.""",
+            unset="nobody is believed",
+        ),
+    )
+    forwarded_headers: tuple[str, ...] = field(
+        default=FORWARDED_HEADERS[:2],
+        metadata=row(
+            PROXY,
+            HEADERS,
+            help="the header fields by which trusted proxies tell of their clients",
+            text="""Name those that your proxies set on every request, and no others: what a proxy does not
+            set, it passes on as the client sent it. `x-forwarded-for` becomes REMOTE_ADDR,
+            `x-forwarded-proto` wsgi.url_scheme and HTTPS, `x-forwarded-host` HTTP_HOST and SERVER_NAME,
+            `x-forwarded-port` SERVER_PORT, `x-forwarded-prefix` SCRIPT_NAME, which is taken off PATH_INFO if
+            it is there. `forwarded`, alone, is the field of RFC 7239, which has address, scheme and host in
+            one. What cannot be understood is answered 400.""",
+        ),
+    )
+    proxy_hops: int = field(
+        default=0,
+        metadata=row(
+            PROXY,
+            COUNT,
+            low=0,
+            high=100,
+            help="how many proxies there are one behind the other, 0 if their addresses tell",
+            text="""0 walks the addresses in X-Forwarded-For, or Forwarded, from the last to the first, over
+            those of `trusted-proxies`, and believes the first that is none of them. A number is for proxies
+            whose addresses nobody knows beforehand: N takes the Nth address from the end. It is right only
+            if no client can go around one of them.""",
+        ),
+    )
+    proxy_protocol: bool = field(
+        default=False,
+        metadata=row(
+            PROXY,
+            SWITCH,
+            help="whether trusted proxies begin their connections with a PROXY header",
+            text="""Version 1 or 2 of the PROXY protocol: `send-proxy` of HAProxy, `proxy_protocol on` of
+            nginx's stream module. On, a connection from one of `trusted-proxies` that begins otherwise is
+            closed, and REMOTE_ADDR and REMOTE_PORT are what the header says. A header from anybody else is
+            answered 400, like all that is no request. A listener can have its own: `proxy-protocol` of
+            `[listen.NAME]`.""",
+        ),
+    )
     listen: tuple[Listen, ...] = ()
     """Empty: the sockets systemd hands over, and without any `DEFAULT_ADDRESS`."""
     source: str = ""
     """The file it was read from; "" for none."""
+
+    def takes_introductions(self, listener: str) -> bool:
+        """Whether trusted proxies begin their connections to this listener with a PROXY header."""
+        own = {each.name: each.proxy_protocol for each in self.listen}.get(listener)
+        return self.proxy_protocol if own is None else own
 
 
 def _rows(of: type[Config | Listen]) -> tuple[Setting, ...]:

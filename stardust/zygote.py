@@ -34,7 +34,7 @@ from stardust.load import load
 from stardust.log import Log, Sink, instance
 from stardust.scoreboard import Scoreboard
 from stardust.settings import Config
-from stardust.worker import process
+from stardust.worker import introduction, process
 from stardust.worker.loop import Door
 from stardust.worker.process import Inheritance
 
@@ -123,8 +123,14 @@ def _inheritance(order: Message) -> Inheritance:
     link = Link.adopt(next(descriptors), next(descriptors)) if content["links"] else None
     shelf = Link.adopt(next(descriptors), next(descriptors)) if content["links"] else None
     log_descriptor = next(descriptors) if content["access_log"] else None
+    introduced = [introduction.greeting(address.Peers(config.trusted_proxies))]
     doors = [
-        Door(_listener(descriptor), address.Address(*listener["address"]), listener["own"])
+        Door(
+            _listener(descriptor),
+            address.Address(*listener["address"]),
+            listener["own"],
+            introduced if config.takes_introductions(listener["name"]) else (),
+        )
         for descriptor, listener in zip(descriptors, content["listeners"])  # noqa: B905 - Python 3.9
     ]
     log = Log(

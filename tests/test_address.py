@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.address import ABSTRACT, TCP, UNIX, Address, parse, peer
+from stardust.address import ABSTRACT, TCP, UNIX, Address, Peers, ip, parse, peer
 
 RIGHT = [
     pytest.param("127.0.0.1:5000", Address(TCP, "127.0.0.1", 5000), "127.0.0.1:5000", id="IPv4"),
@@ -106,3 +106,75 @@ def test_any_text_is_refused_or_has_a_canonical_form(text: str) -> None:
 )
 def test_the_peer(accepted: object, expected: tuple[str, str]) -> None:
     assert peer(accepted) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::ffff:c000:201", "192.0.2.1"),
+    ],
+)
+def test_ip(text: str, canonical: str) -> None:
+    assert str(ip(text)) == canonical
+
+
+@pytest.mark.parametrize("text", ["", "192.0.2", "192.0.2.01", "fe80::1%lo", "example.org", "192.0.2.1/32"])
+def test_what_is_no_ip_address(text: str) -> None:
+    with pytest.raises(ValueError, match=r"does not appear|zone"):
+        ip(text)
+
+
+PEERS = Peers(["192.0.2.1", "198.51.100.0/24", "2001:db8::/32", "unix:"])
+
+
+@pytest.mark.parametrize(
+    ("host", "named"),
+    [
+        pytest.param("192.0.2.1", True, id="L14-address"),
+        pytest.param("192.0.2.2", False, id="L14-another"),
+        pytest.param("198.51.100.255", True, id="L14-network"),
+        pytest.param("198.51.101.0", False, id="L14-beside-the-network"),
+        pytest.param("2001:db8:ffff::1", True, id="L14-network-of-IPv6"),
+        pytest.param("2001:db9::1", False, id="L14-beside-the-network-of-IPv6"),
+        pytest.param("", True, id="L14-unix"),
+        pytest.param("192.0.2.1.", False, id="L14-no-address"),
+    ],
+)
+def test_peers(host: str, named: bool) -> None:
+    for _ in range(2):
+        assert (host in PEERS) is named
+
+
+def test_l14_nobody() -> None:
+    assert not Peers([])
+    assert "" not in Peers([])
+    assert "" not in Peers(["0.0.0.0/0", "::/0"])
+    assert Peers(["unix:"])
+    assert "127.0.0.1" not in Peers(["unix:"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param("10.0.0.1/8", "the network is 10.0.0.0/8", id="bits behind the prefix"),
+        pytest.param("2001:db8::1/64", "the network is 2001:db8::/64", id="bits behind the prefix of IPv6"),
+        pytest.param("10.0.0.0/33", "from /0 to /32", id="prefix too long"),
+        pytest.param("::/129", "from /0 to /128", id="prefix of IPv6 too long"),
+        pytest.param("10.0.0.0/255.0.0.0", "a number of bits", id="mask"),
+        pytest.param("10.0.0.0/", "a number of bits", id="no prefix"),
+        pytest.param("10.0.0.0/+8", "a number of bits", id="signed prefix"),
+        pytest.param("example.org", "names are not looked up", id="name"),
+        pytest.param("unix", '"unix:" means whoever connects', id="unix without its colon"),
+        pytest.param("unix:/run/x.sock", '"unix:" means whoever connects', id="unix with a path"),
+        pytest.param("", "is no IP address", id="empty"),
+        pytest.param("*", "is no IP address", id="star"),
+        pytest.param("fe80::1%eth0", "has a zone", id="zone"),
+        pytest.param("::ffff:10.0.0.0/104", "write it as IPv4", id="IPv4 in IPv6"),
+    ],
+)
+def test_who_is_no_peer(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        Peers(["10.0.0.1", text])

@@ -215,6 +215,46 @@ FLAG_VALUE_ERRORS = [
         id="min over max",
     ),
     pytest.param(
+        "--proxy-protocol app",
+        [
+            "command line: --proxy-protocol: must be off, or trusted-proxies name those who begin with a "
+            "PROXY header"
+        ],
+        id="L14-PROXY headers of nobody",
+    ),
+    pytest.param(
+        "--proxy-hops 2 app",
+        ["command line: --proxy-hops: must be 0, or trusted-proxies name the last of the proxies"],
+        id="L14-hops of nobody",
+    ),
+    pytest.param(
+        "--trusted-proxies 10.0.0.1/8 app",
+        [
+            "command line: --trusted-proxies: must be an address or a list of addresses (an IP address, a "
+            'network such as "10.0.0.0/8", or "unix:"), not ["10.0.0.1/8"]: "10.0.0.1/8" has bits behind its '
+            "prefix; the network is 10.0.0.0/8"
+        ],
+        id="L14-bits behind the prefix",
+    ),
+    pytest.param(
+        "--forwarded-headers x-real-ip app",
+        [
+            "command line: --forwarded-headers: must be some of x-forwarded-for, x-forwarded-proto, "
+            'x-forwarded-host, x-forwarded-port, x-forwarded-prefix, or "forwarded" alone, not '
+            '["x-real-ip"]: "x-real-ip" is none of them'
+        ],
+        id="L14-a field that is none",
+    ),
+    pytest.param(
+        "--forwarded-headers x-forwarded-for --forwarded-headers forwarded app",
+        [
+            "command line: --forwarded-headers: must be some of x-forwarded-for, x-forwarded-proto, "
+            'x-forwarded-host, x-forwarded-port, x-forwarded-prefix, or "forwarded" alone, not '
+            '["x-forwarded-for", "forwarded"]: two that say the same could contradict each other'
+        ],
+        id="L14-both families",
+    ),
+    pytest.param(
         "",
         [
             "app: must be given: the WSGI application: module:callable, module:factory() or "
@@ -242,6 +282,8 @@ def test_wrong_values_of_flags(argv: str, lines: list[str]) -> None:
 
 RIGHT_TOGETHER = [
     "-l :0 -l :0",
+    "--proxy-protocol --trusted-proxies unix: --trusted-proxies 10.0.0.0/8",
+    "--forwarded-headers X-Forwarded-For",
     "--max-reqs-per-child 0 --min-reqs-per-child 5",
     "--user 12345 --group 12345",
     "--user root",
@@ -468,6 +510,23 @@ FILE_ERRORS = [
         ["app.toml:1: control-socket: it has 108 bytes; a UNIX socket's name has at most 107"],
         id="control-socket, unix(7)",
     ),
+    pytest.param(
+        '[listen.http]\naddress = ":1"\nproxy-protocol = true\n',
+        [
+            "app.toml:3: listen.http.proxy-protocol: must be off, or trusted-proxies name those who begin "
+            "with a PROXY header"
+        ],
+        id="L14-PROXY headers of nobody",
+    ),
+    pytest.param(
+        'trusted-proxies = "10.0.0.5/33"\n',
+        [
+            "app.toml:1: trusted-proxies: must be an address or a list of addresses (an IP address, a "
+            'network such as "10.0.0.0/8", or "unix:"), not "10.0.0.5/33": "10.0.0.5/33" must end with a '
+            "number of bits from /0 to /32"
+        ],
+        id="L14-prefix too long",
+    ),
 ]
 
 
@@ -683,6 +742,22 @@ def test_what_is_printed_reads_back(file: Path, tmp_path: Path) -> None:
     first = from_file(
         file, WHOLE_FILE, "--min-reqs-per-child=5", "--max-body=1536KiB", "--environment", 'B="\\'
     )
+    again = tmp_path / "again.toml"
+    again.write_text(printed(first))
+    assert loaded("--config", str(again)).config == dataclasses.replace(first.config, source=str(again))
+
+
+def test_a_switch_of_a_listener_that_is_unset_reads_back(file: Path, tmp_path: Path) -> None:
+    text = """
+trusted-proxies = ["10.0.0.0/8", "unix:"]
+[listen.a]
+address = ":1"
+[listen.b]
+address = ":2"
+proxy-protocol = true
+"""
+    first = from_file(file, text, "app")
+    assert [each.proxy_protocol for each in first.config.listen] == [None, True]
     again = tmp_path / "again.toml"
     again.write_text(printed(first))
     assert loaded("--config", str(again)).config == dataclasses.replace(first.config, source=str(again))

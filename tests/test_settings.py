@@ -254,3 +254,20 @@ def test_what_needs_a_restart() -> None:
     old = Config()
     assert settings.needs_restart(old, dataclasses.replace(old, max_workers=3, listen=(Listen("x"),))) == ()
     assert settings.needs_restart(old, dataclasses.replace(old, control_socket="/x")) == ("control-socket",)
+
+
+@pytest.mark.parametrize(
+    ("server", "own", "takes"),
+    [
+        (False, None, False),
+        (True, None, True),
+        (True, False, False),
+        (False, True, True),
+    ],
+)
+def test_l14_a_listener_may_have_its_own_proxy_protocol(server: bool, own: bool | None, takes: bool) -> None:
+    config = Config(proxy_protocol=server, listen=(Listen("other"), Listen("http", proxy_protocol=own)))
+    assert config.takes_introductions("http") is takes
+    assert config.takes_introductions("other") is server
+    # One of systemd's that no table names.
+    assert config.takes_introductions("default") is server

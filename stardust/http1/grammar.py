@@ -20,6 +20,8 @@ BLANKS = " \t"
 
 _TCHAR = r"!#$%&'*+\-.^_`|~0-9A-Za-z"
 _FIELD_TEXT = r"\t\x20-\x7e\x80-\xff"
+# quoted-string = DQUOTE *( qdtext / quoted-pair ) DQUOTE                      RFC 9110 5.6.4
+_QUOTED = rf"\"(?:[\t\x20!#-\[\]-~\x80-\xff]|\\[{_FIELD_TEXT}])*\""
 _UNRESERVED = r"A-Za-z0-9\-._~"
 # sub-delims without the comma, so that a list never looks like one host.
 _SUB_DELIMS = r"!$&'()*+;="
@@ -92,7 +94,7 @@ CODINGS_THEN_CHUNKED = re.compile(
 CHUNK_LINE = re.compile(
     r"([0-9A-Fa-f]{1,16})(?![ \t])"
     rf"((?:[ \t]*;[ \t]*[{_TCHAR}]+"
-    rf"(?:[ \t]*=[ \t]*(?:[{_TCHAR}]+|\"(?:[\t\x20!#-\[\]-~\x80-\xff]|\\[{_FIELD_TEXT}])*\"))?)*)"
+    rf"(?:[ \t]*=[ \t]*(?:[{_TCHAR}]+|{_QUOTED}))?)*)"
 )
 
 # status-line without its version, as PEP 3333 wants it: "999 Message here"
@@ -102,3 +104,36 @@ STATUS = re.compile(rf"[1-9][0-9]{{2}} [{_FIELD_TEXT}]*")
 # A CR or LF that is no CRLF, for `search`, in bytes. A CR at the very end is no verdict yet.
 # "A recipient of such a bare CR MUST consider that element to be invalid"     RFC 9112 2.2
 BARE_LINE_END = re.compile(rb"\r[^\n]|[^\r]\n|^\n")
+
+# PROXY_STRING + single space + INET protocol + addresses and ports, single spaces between them + CRLF
+# "PROXY UNKNOWN" may be followed by anything up to its CRLF            PROXY protocol, 2.1
+# Ports: "in the range 0..65535 [...] must not have leading zeros"; the upper bound is not held here.
+# Groups: "TCP4" or "TCP6", source, destination, source port, destination port; None of UNKNOWN.
+PROXY_LINE = re.compile(
+    r"PROXY (?:UNKNOWN(?: [^\r\n]*)?"
+    r"|(TCP4|TCP6) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4}))\r\n"
+)
+
+# forwarded-element = [ forwarded-pair ] *( ";" [ forwarded-pair ] )           RFC 7239 4
+# forwarded-pair = token "=" value ; value = token / quoted-string
+_FORWARDED_PAIR = rf"[{_TCHAR}]+=(?:[{_TCHAR}]+|{_QUOTED})"
+
+# With the blanks around it, for `match`: it ends before the comma behind an element. Group: the element.
+FORWARDED_ELEMENT = re.compile(rf"[ \t]*((?:{_FORWARDED_PAIR})?(?:;(?:{_FORWARDED_PAIR})?)*)[ \t]*")
+
+# The pairs of what is an element, for `finditer`. Groups: name, token or None, inside of the quotes or None.
+FORWARDED_PAIR = re.compile(rf"([{_TCHAR}]+)=(?:([{_TCHAR}]+)|\"((?:[^\"\\]|\\.)*)\")")
+
+# node = nodename [ ":" node-port ] ; node-port = port / obfport               RFC 7239 6
+# nodename = IPv4address / "[" IPv6address "]" / "unknown" / obfnode
+# obfnode, obfport = "_" 1*( ALPHA / DIGIT / "." / "_" / "-" )
+# Addresses are held to their characters only. Groups: IPv4, IPv6 or None each; port in digits or None.
+_OBFUSCATED = r"_[A-Za-z0-9._-]+"
+NODE = re.compile(
+    rf"(?:([0-9.]+)|\[([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)\]|[Uu][Nn][Kk][Nn][Oo][Ww][Nn]|{_OBFUSCATED})"
+    rf"(?::(?:([0-9]{{1,5}})|{_OBFUSCATED}))?"
+)
+
+# Where an application is mounted: absolute-path as above, without a comma (of a list, the last counts) and
+# with no empty segment in it.
+PREFIX = re.compile(r"(?:/[!\x22$-+\-.0->@-\[\]-~]+)+")

@@ -115,15 +115,29 @@ class RequestLine(NamedTuple):
     authority: str
 
 
+def _nothing(key: str) -> bool:
+    return False
+
+
 class HeadReader:
-    """Reads heads, those of all connections. Owns the table of known field lines; one for each thread."""
+    """Reads heads, those of all connections. Owns the table of known field lines; one for each thread.
+
+    `unheard(key)` says which fields are dropped besides those that nobody may send (see `field`); it is asked
+    only about lines that the table does not have.
+    """
 
     __slots__ = ("_field", "_limits")
 
-    def __init__(self, limits: Limits, *, refuse_underscores: bool = False) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        unheard: Callable[[str], bool] = _nothing,
+        *,
+        refuse_underscores: bool = False,
+    ) -> None:
         """`refuse_underscores`: a name with one is a 400, where it else is a field that nobody sees."""
         self._limits = limits
-        self._field = (StrictFieldTable() if refuse_underscores else FieldTable()).__getitem__
+        self._field = (StrictFieldTable if refuse_underscores else FieldTable)(unheard).__getitem__
 
     def read(self, buffer: Union[bytes, bytearray], searched: int = 0) -> Optional[tuple[Head, int]]:
         """The head that `buffer` begins with, and the bytes it takes up; None if it has not ended yet.
@@ -213,11 +227,12 @@ class FieldTable(dict[str, tuple[str, str]]):
     time that `field` takes.
     """
 
-    __slots__ = ("_names",)
+    __slots__ = ("_names", "_unheard")
 
-    def __init__(self) -> None:
+    def __init__(self, unheard: Callable[[str], bool] = _nothing) -> None:
         super().__init__()
         self._names: dict[str, str] = {}
+        self._unheard = unheard
 
     def __missing__(self, line: str) -> tuple[str, str]:
         name, colon, value = line.partition(": ")
@@ -226,6 +241,8 @@ class FieldTable(dict[str, tuple[str, str]]):
             pair = key, value
         else:
             pair = field(line)
+            if self._unheard(pair[0]):
+                pair = "", ""
             key = pair[0]
             # A colon in `name` means that the line's first one had no blank behind it.
             if key and key not in CHECKS and len(name) < KEPT_LINE_BYTES and ":" not in name:

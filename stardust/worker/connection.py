@@ -47,6 +47,11 @@ class Greeting(Protocol):
         """
 
 
+def labelled(host: str) -> bytes:
+    """What the label of a connection from `host` begins with."""
+    return b"%s " % (host.encode("ascii", "replace") or b"-")
+
+
 class Connection:
     """`began`: when the first byte of the request came (0: none yet); `requests`: how many it carried so far;
     `environ`: what holds for all of them; `interest`: what epoll watches it for, 0 if it is not registered;
@@ -54,7 +59,8 @@ class Connection:
     came of a request while its body is incomplete, None when that became too much to be handed over; `note`:
     what went wrong, for the access log; `pace`: of the body or response that is on its way, None while nobody
     looks at it; `left_first`: bytes that the client had not taken when the response was complete; `counted`:
-    the peer that it is counted for, "" for nobody."""
+    the peer that it is counted for, "" for nobody; `told`: whether its heads tell of another client, because
+    its peer is a trusted proxy."""
 
     __slots__ = (
         "began",
@@ -85,6 +91,7 @@ class Connection:
         "socket",
         "spool",
         "stage",
+        "told",
     )
 
     def __init__(
@@ -112,6 +119,7 @@ class Connection:
         self.searched = 0
         self.requests = 0
         self.introduce(environ)
+        self.told = False
         self.label = b""  # the peer and the request, for the scoreboard
         self.began = 0.0
         self.interest = 0
@@ -129,7 +137,7 @@ class Connection:
     def introduce(self, environ: Environ) -> None:
         """What holds for all its requests, and so who the client is."""
         self.environ = environ
-        self.peer = b"%s " % (environ["REMOTE_ADDR"].encode("ascii", "replace") or b"-")
+        self.peer = labelled(environ["REMOTE_ADDR"])
 
     @property
     def unsent(self) -> int:

@@ -45,9 +45,9 @@ from typing import Any, BinaryIO, NamedTuple, Optional
 from stardust import address as addresses
 from stardust import system
 from stardust.accesslog import Record
-from stardust.address import Address
+from stardust.address import Address, Peers
 from stardust.budget import Budget
-from stardust.errors import ClientGone, HandoffError, ProtocolError
+from stardust.errors import ClaimError, ClientGone, HandoffError, ProtocolError
 from stardust.handoff import MOST_DATA, Link, Passage
 from stardust.http1 import body as bodies
 from stardust.http1 import response
@@ -59,13 +59,25 @@ from stardust.scoreboard import Slot
 from stardust.settings import Config
 from stardust.worker.admission import Admission, capacity
 from stardust.worker.balance import Balance
-from stardust.worker.connection import GREETING, LINGERING, READING, SENDING, SERVING, Connection, Greeting
+from stardust.worker.connection import (
+    GREETING,
+    LINGERING,
+    READING,
+    SENDING,
+    SERVING,
+    Connection,
+    Greeting,
+    labelled,
+)
 from stardust.worker.deadlines import Waiting
 from stardust.worker.guard import PATIENCE, Guard
+from stardust.worker.introduction import Introduction
 from stardust.worker.pace import BODY_GRACE, LOOK, RESPONSE_GRACE, Pace
 from stardust.worker.threads import Pool
 from stardust.wsgi import environ as environs
+from stardust.wsgi import forwarded
 from stardust.wsgi.environ import Environ
+from stardust.wsgi.forwarded import Forwarding
 from stardust.wsgi.gateway import FAILED, GONE, Exchange, FileWrapper, Report
 from stardust.wsgi.input import Spool
 
@@ -149,10 +161,12 @@ class Loop:
         self.announce = announce
         self.report = report
 
-        self.heads = HeadReader(
-            Limits(config.max_request_line, config.max_header_count, config.max_header_bytes),
-            refuse_underscores=config.underscore_headers == "refuse",
-        )
+        limits = Limits(config.max_request_line, config.max_header_count, config.max_header_bytes)
+        strict = config.underscore_headers == "refuse"
+        self.proxies = Peers(config.trusted_proxies)
+        self.forwarding = Forwarding(self.proxies, config.forwarded_headers, config.proxy_hops)
+        self.heads = HeadReader(limits, forwarded.Unheard(), refuse_underscores=strict)
+        self.told_heads = HeadReader(limits, self.forwarding.unheard, refuse_underscores=strict)
         self.writer = ResponseWriter()
         self.epoll = select.epoll()
         self.doors = {door.socket.fileno(): door for door in doors}
@@ -449,39 +463,51 @@ class Loop:
             config.min_response_rate,
             self.budget,
         )
+        connection.told = host in self.proxies
         self.connections[number] = connection
         return connection
 
     def _greet(self, connection: Connection) -> None:
         """Go on with what comes before HTTP, and with HTTP when that is over."""
+        if self._greeted(connection):
+            self._proceed(connection)
+            if self.handing and connection.queue is not None:
+                self._hand_over()
+
+    def _greeted(self, connection: Connection) -> bool:
+        """Go on with what comes before HTTP; whether that is over."""
         while connection.greetings:
             try:
                 interest = connection.greetings[0].go_on()
             except (ClientGone, OSError) as fault:
                 self._turn_away(connection, str(fault))
-                return
+                return False
             if interest:
                 if connection.queue is None:
                     self._wait(connection, self.greeting, interest)
                 elif interest != connection.interest:
                     self._watch(connection, interest)
-                return
+                return False
             connection.greetings = connection.greetings[1:]
         connection.stage = READING
+        connection.told = connection.environ["REMOTE_ADDR"] in self.proxies
         self._unwatch_queue(connection)
-        if not self._admit(connection):
-            return
-        self._proceed(connection)
-        if self.handing and connection.queue is not None:
-            self._hand_over()
+        return self._admit(connection)
 
     def _turn_away(self, connection: Connection, reason: str) -> None:
         """There is to be no HTTP: nobody asked for anything, and there is no request to log."""
-        self.log.debug(f"{connection.environ['REMOTE_ADDR'] or 'a local client'}: {reason}")
+        text = f"{connection.environ['REMOTE_ADDR'] or 'a local client'}: {reason}"
+        if connection.told:  # a mistake in somebody's configuration
+            self._complain("warning", "proxy", f"turned away a trusted proxy, {text}")
+        else:
+            self.log.debug(text)
         self._drop(connection)
 
     def _admit(self, connection: Connection) -> bool:
-        """Count a new connection for its peer, or turn it away. For each one as soon as its peer is known."""
+        """Count a new connection for its peer, or turn it away. For each one as soon as its peer is known. A
+        trusted proxy has those of all its clients."""
+        if connection.told:
+            return True
         host = connection.environ["REMOTE_ADDR"]
         if self.admission.full(host):
             self._complain("info", _TOO_MANY, f"refused {host}: {_TOO_MANY}")
@@ -562,7 +588,8 @@ class Loop:
             return True
         sock, passage = taken
         connection = self._welcome(sock, sock.fileno(), passage.listener, passage.host, passage.port)
-        connection.counted = self.admission.enter(passage.host)  # and stays: its sibling has let it in
+        if not connection.told:
+            connection.counted = self.admission.enter(passage.host)  # and stays: its sibling has let it in
         connection.requests = passage.requests
         connection.began = min(passage.began, self.now)
         connection.buffer = passage.data
@@ -635,8 +662,17 @@ class Loop:
                     self._give(connection)
             elif connection.stage in (SENDING, LINGERING):
                 self._react(connection)
+            elif connection.stage == GREETING:
+                self._introduce(connection)
         if lasted >= _LONG:
             self._give_all(self._waiting())
+
+    def _introduce(self, connection: Connection) -> None:
+        """Give away whom a proxy introduces just now. HTTP is not for the guard, and TLS does not move."""
+        only = all(isinstance(each, Introduction) for each in connection.greetings)
+        if only and self._greeted(connection):
+            self._wait(connection, self.fresh)
+            self._give(connection)
 
     def _waiting(self) -> Iterable[Connection]:
         """Those whose next request the application has not got yet."""
@@ -783,7 +819,8 @@ class Loop:
         if not connection.began:
             connection.began = self.now
         try:
-            found = self.heads.read(buffer, connection.searched)
+            heads = self.told_heads if connection.told else self.heads
+            found = heads.read(buffer, connection.searched)
             if found is None:
                 connection.buffer = bytearray(buffer) if type(buffer) is bytes else buffer
                 connection.searched = len(buffer)
@@ -792,12 +829,17 @@ class Loop:
                 return
             head, consumed = found
             connection.head = head
-            connection.label = connection.peer + buffer[:_LABEL]
+            peer = self._believe(connection, head) if connection.told else connection.peer
+            connection.label = peer + buffer[:_LABEL]
             connection.buffer = bytes(buffer[consumed:])
             if not head.length:
                 self._begin(connection, head, io.BytesIO())
                 return
             connection.body = bodies.reader(head, self.config.max_body)
+        except ClaimError as claim:
+            self._tell_of(connection, claim)
+            self._advance(connection)
+            return
         except ProtocolError as refusal:
             self._refuse(connection, refusal.status, refusal.reason)
             return
@@ -807,6 +849,19 @@ class Loop:
         if head.expects_continue and not rest and not self._say_continue(connection):
             return
         self._take_body(connection, rest)
+
+    def _tell_of(self, connection: Connection, claim: ClaimError) -> None:
+        """Whoever runs a proxy before this server may wonder why nobody believes it."""
+        peer, header = connection.environ["REMOTE_ADDR"], forwarded.header_of(claim.key)
+        named = f"{peer} is not" if peer else '"unix:" is not'
+        self.log.info(f"{header} of {peer or 'a local client'} was removed: {named} in trusted-proxies")
+
+    def _believe(self, connection: Connection, head: Head) -> bytes:
+        """Put into `head` what the trusted proxy that sent it says of its client. How the label begins."""
+        changes = self.forwarding.changes(connection.environ, head)
+        head.fields.update(changes)
+        host = changes.get("REMOTE_ADDR")
+        return connection.peer if host is None else labelled(host)
 
     def _say_continue(self, connection: Connection) -> bool:
         try:
@@ -1095,10 +1150,11 @@ class Loop:
         assert self.access_log is not None
         head, exchange = connection.head, connection.exchange
         fields = head.fields if head is not None else {}
+        peer: str = connection.environ["REMOTE_ADDR"]
         record = Record(
             when=connection.began + self.wall,
             duration=self.now - connection.began,
-            peer=connection.environ["REMOTE_ADDR"],
+            peer=fields.get("REMOTE_ADDR", peer),
             user="",
             method=head.method if head is not None else "",
             target=head.target if head is not None else "",
