@@ -19,7 +19,7 @@ RUN_PACKAGES  = gcc libc6-dev libsystemd-dev pkg-config python3 python3-dev pyth
 # groff and man-db check the man pages; with debootstrap and systemd-container machines are made and booted.
 TEST_PACKAGES = debootstrap groff-base man-db pypy3 systemd systemd-container
 # Proxies that the tests put before the server: unpacked, not installed.
-TEST_PROXIES  = haproxy nginx
+TEST_PROXIES  = haproxy nginx libnginx-mod-stream
 BENCH_PACKAGES = puma wrk
 # Build-Depends of packaging/debian/control, and what Debian takes for granted there.
 DEB_PACKAGES   = build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools

@@ -121,6 +121,11 @@ def digest(environ: WSGIEnvironment) -> bytes:
     return f"{environ.get('CONTENT_LENGTH')} {hashlib.sha256(data).hexdigest()}".encode()
 
 
+def connection(environ: WSGIEnvironment) -> bytes:
+    """The connection it came by: no two have the same number at the same time."""
+    return str(os.fstat(environ["stardust.socket"].fileno()).st_ino).encode()
+
+
 def as_json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
@@ -139,4 +144,5 @@ ROUTES = {
     "/echo": echo,
     "/long": long,
     "/digest": digest,
+    "/connection": connection,
 }
