@@ -24,6 +24,7 @@ AT_LARGE = {
     "test_units": "holds packaging/systemd",
     "test_idle_exit": "plan, idle, loop and orders together, attacked",
     "worker/test_wire": "http1, wsgi and the loop together, as a client sees them",
+    "test_rules": "holds docs/http.md to the tests that are named after its rules",
     "http1/test_oracles": "head and body together, against h11 and httptools",
 }
 # Folders of tests that run the server as a whole, or much of it.
