@@ -808,10 +808,11 @@ class Loop:
             self._advance(connection)
 
     def _end_of_input(self, connection: Connection) -> None:
-        if connection.head is not None:
-            self._lose(connection, GONE)  # in the middle of a body
-        else:
-            self._drop(connection)
+        if connection.head is not None and self.access_log is not None:  # in the middle of a body
+            connection.note = GONE
+            self._log_request(connection)
+        # No reset: the answer to an earlier request may still be on its way.
+        self._drop(connection)
 
     def _advance(self, connection: Connection) -> None:
         """Look for a complete head in what has come."""

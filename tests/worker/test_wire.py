@@ -83,6 +83,16 @@ def test_f9_no_application_hears_of_a_body_that_was_cut(kept: Config, stream: by
         assert [(each.target, each.status) for each in server.records] == [("/first", 200), ("/", 0)]
 
 
+def test_f9_s9_an_answer_outlives_the_request_behind_it(kept: Config) -> None:
+    """What was answered in full must arrive in full, however the client breaks off what it sends next."""
+    with Server(answering([PATTERN]), kept) as server, Client(server.address, 4096) as client:
+        client.send(request("GET", "/") + request("POST", "/", "Content-Length: 5") + b"hell")
+        client.socket.shutdown(socket.SHUT_WR)
+        server.until(lambda loop: [each.status for each in server.records] == [200, 0])
+        assert client.receive().body == PATTERN
+        client.ended()
+
+
 @pytest.mark.parametrize(
     "bad",
     [
