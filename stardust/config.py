@@ -25,6 +25,7 @@ import os
 import pwd
 import re
 import shutil
+import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -381,6 +382,8 @@ def _resolved(setting: Setting, value: Any, base: str, credentials: str) -> Any:
         return _join(base, value)
     if setting.kind is settings.FILES:
         return tuple(_file(setting, path, base, credentials) for path in value)
+    if setting.kind is settings.FILE and value:
+        return _file(setting, value, base, credentials)
     if setting.kind is settings.ADDRESS and value is not None and value.kind == addresses.UNIX:
         return addresses.parse(_join(base, value.path))
     if setting.kind is settings.COMMAND and value:
@@ -434,6 +437,7 @@ def _contradictions(loaded: Loaded, app_required: bool) -> Iterator[ConfigError]
         for key in _proxy_protocol_keys(config):
             reason = "must be off, or trusted-proxies name those who begin with a PROXY header"
             yield loaded.origin(key).error(reason)
+    yield from _tls_contradictions(loaded)
     seen: dict[addresses.Address, str] = {}
     for listen in config.listen:
         yield from _listen_contradictions(loaded, listen)
@@ -449,6 +453,43 @@ def _proxy_protocol_keys(config: Config) -> Iterator[str]:
     if config.proxy_protocol:
         yield "proxy-protocol"
     yield from (f"{_LISTEN}.{each.name}.proxy-protocol" for each in config.listen if each.proxy_protocol)
+
+
+def _tls_contradictions(loaded: Loaded) -> Iterator[ConfigError]:
+    config = loaded.config
+    wanted = _tls_wanted(loaded)
+    certificates, keys = len(config.ssl_cert_file), len(config.ssl_key_file)
+    if wanted and not certificates:
+        yield loaded.origin(wanted).error("needs ssl-cert-file: there is no TLS without a certificate")
+    if keys and keys != certificates:
+        reason = f"must be {certificates} files, one for each ssl-cert-file in its order, not {keys}"
+        yield loaded.origin("ssl-key-file").error(reason)
+    if config.ssl_verify_mode != "none" and not (config.ssl_client_ca_file or config.ssl_ca_file):
+        reason = "needs ssl-client-ca-file or ssl-ca-file: the authorities that certificates must come from"
+        yield loaded.origin("ssl-verify-mode").error(reason)
+    if config.ssl_verify_mode == "none" and config.ssl_client_ca_file:
+        reason = 'has no effect with ssl-verify-mode = "none"; must be "optional" or "required" there'
+        yield loaded.origin("ssl-client-ca-file").error(reason)
+    # Whoever has said "ssl = false" knows. Whoever has said nothing believes that this is encrypted.
+    if certificates and not wanted and not any(key in loaded.origins for key in _switches_of_tls(config)):
+        yield loaded.origin("ssl-cert-file").error(
+            "has no effect: ssl is off. It must be true, here or in the [listen] tables that are to speak TLS"
+        )
+
+
+def _tls_wanted(loaded: Loaded) -> str:
+    """The dotted key that turns TLS on for a listener; "" if none does."""
+    config = loaded.config
+    for listen in config.listen:
+        if config.speaks_tls(listen.name):
+            return "ssl" if listen.ssl is None else f"{_LISTEN}.{listen.name}.ssl"
+    return "ssl" if config.ssl and not config.listen else ""
+
+
+def _switches_of_tls(config: Config) -> Iterator[str]:
+    yield "ssl"
+    for listen in config.listen:
+        yield f"{_LISTEN}.{listen.name}.ssl"
 
 
 def _listen_contradictions(loaded: Loaded, listen: Listen) -> Iterator[ConfigError]:
@@ -479,12 +520,47 @@ def _missing(loaded: Loaded) -> Iterator[ConfigError]:
             _bindings(path)
         except ConfigError as error:
             yield loaded.origin("env-file").error(str(error))
+    yield from _bad_tls_files(loaded)
     yield from _unknown_account(loaded.origin("user"), config.user, "user")
     yield from _unknown_account(loaded.origin("group"), config.group, "group")
     for listen in config.listen:
         prefix = f"{_LISTEN}.{listen.name}."
         yield from _unknown_account(loaded.origin(prefix + "owner"), listen.owner, "user")
         yield from _unknown_account(loaded.origin(prefix + "group"), listen.group, "group")
+
+
+def _bad_tls_files(loaded: Loaded) -> Iterator[ConfigError]:
+    """Files that cannot be read, and keys that others can. What is in them, only `tls.py` knows."""
+    config = loaded.config
+    password, authorities = config.ssl_key_password_file, config.ssl_ca_file
+    for key, paths, secret in (
+        ("ssl-cert-file", config.ssl_cert_file, not config.ssl_key_file),
+        ("ssl-key-file", config.ssl_key_file, True),
+        ("ssl-key-password-file", filter(None, [password]), True),
+        ("ssl-ca-file", filter(None, [authorities]), False),
+        ("ssl-client-ca-file", filter(None, [config.ssl_client_ca_file]), False),
+    ):
+        for path in paths:
+            reason = _unfit(path, secret)
+            if reason:
+                yield loaded.origin(key).error(f"{path}: {reason}")
+
+
+# Of a secret: others may do nothing, its group may read. Debian's way with keys is root:ssl-cert 0640.
+_NOT_FOR_SECRETS = 0o027
+
+
+def _unfit(path: str, secret: bool) -> str:
+    """Why the file at `path` cannot be used; "" if it can."""
+    try:
+        with open(path, "rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            file.read(1)
+    except OSError as error:
+        return f"cannot be read: {os.strerror(error.errno or 0)}"
+    if secret and mode & _NOT_FOR_SECRETS:
+        return f"others may use this secret: its mode must be 0600, or 0640 for a group, not {mode:04o}"
+    return ""
 
 
 def _unknown_account(origin: Origin, name: str, what: str) -> Iterator[ConfigError]:

@@ -121,6 +121,10 @@ def _read_switch(value: object) -> bool:
     raise ValueError
 
 
+def _read_own_switch(value: object) -> Optional[bool]:
+    return None if value == "" else _read_switch(value)
+
+
 def _read_seconds(value: object) -> float:
     if isinstance(value, str):
         return _quantity(value, _DURATION_UNITS)
@@ -168,6 +172,13 @@ def _read_texts(value: object) -> tuple[str, ...]:
     if isinstance(value, list):
         return tuple(_read_text(item) for item in value)
     raise ValueError
+
+
+def _read_verification(value: object) -> str:
+    # IO::Socket::SSL's numbers: SSL_VERIFY_NONE, _PEER, and _PEER with _FAIL_IF_NO_PEER_CERT.
+    if isinstance(value, bool):
+        raise ValueError
+    return {"0": "none", "1": "optional", "3": "required"}.get(str(value)) or _read_text(value)
 
 
 def _read_pairs(value: object) -> tuple[tuple[str, str], ...]:
@@ -234,6 +245,8 @@ TEXT = Kind("TEXT", "text", "", _itself, _read_text)
 CHOICE = Kind("WORD", "one of", "", _itself, _read_text)
 PATH = Kind("PATH", "a path", "", _itself, _read_text)
 COMMAND = Kind("PATH", "an executable file", "a path, or a name to look up on PATH", _itself, _read_text)
+VERIFICATION = Kind("WORD", "one of", "or their numbers 0, 1, 3", _itself, _read_verification)
+FILE = Kind("PATH", "a file", 'a path, or "credential:NAME"', _itself, _read_text)
 FILES = Kind(
     "PATH", "a file or a list of files", 'a path, or "credential:NAME"', _itself, _read_texts, many=True
 )
@@ -296,9 +309,10 @@ class Setting(NamedTuple):
 
     def right(self) -> str:
         """What a right value is, to follow "must be"."""
+        hint = f" ({self.kind.hint})" if self.kind.hint else ""
         if self.choices:
-            return f"{self.kind.right} {', '.join(self.choices)}"
-        return self.kind.right + self.bounds() + (f" ({self.kind.hint})" if self.kind.hint else "")
+            return f"{self.kind.right} {', '.join(self.choices)}{hint}"
+        return self.kind.right + self.bounds() + hint
 
     def bounds(self) -> str:
         """The bounds in the words of the kind, with a space before them; "" without bounds."""
@@ -372,6 +386,11 @@ LIMITS = Section(
     'What one request or response may cost. Sizes are bytes, or text with a unit: "64KiB", "1MiB", "2GiB" '
     '(steps of 1024) or "10kB", "5MB", "1GB" (steps of 1000).',
 )
+TLS = Section(
+    "TLS",
+    "Encrypted connections, and who is who on them. What the files must be, how they are renewed while the "
+    "server runs, and what the application learns: docs/tls.md.",
+)
 LOGS = Section("Logs", "What is written where. SIGUSR1 opens the files again after a rotation.")
 PROCESS = Section("Process", "The rights of the processes, and the way to the server at run time.")
 PROXY = Section(
@@ -384,7 +403,7 @@ LISTENERS = Section(
     "key after a table's header belongs to that table.",
 )
 
-SECTIONS = (APPLICATION, WORKERS, TIMES, LIMITS, LOGS, PROCESS, PROXY, LISTENERS)
+SECTIONS = (APPLICATION, WORKERS, TIMES, LIMITS, TLS, LOGS, PROCESS, PROXY, LISTENERS)
 
 
 # ── The table ─────────────────────────────────────────────────────────────────────────────────────────
@@ -439,6 +458,16 @@ class Listen:
             help="group of a UNIX socket's file, by name or number",
             text="""The usual way to let a proxy in: `group = "www-data"` and `mode = "0660"`.""",
             unset="the group of the user who starts the server",
+        ),
+    )
+    ssl: Optional[bool] = field(
+        default=None,
+        metadata=row(
+            LISTENERS,
+            OWN_SWITCH,
+            help="whether connections of this listener are TLS",
+            text="One server can have both: `ssl = true` in the table of port 443, none in that of 80.",
+            unset="as the server's ssl",
         ),
     )
     proxy_protocol: Optional[bool] = field(
@@ -852,6 +881,96 @@ class Config:
             it does not see them. `refuse`: the client is answered 400.""",
         ),
     )
+    ssl: bool = field(
+        default=False,
+        metadata=row(
+            TLS,
+            SWITCH,
+            help="speak TLS at every listener that does not say otherwise",
+            text="""A listener says otherwise by `ssl` in its table. TLS connections cannot move from worker
+            to worker: docs/tls.md says when that matters.""",
+        ),
+    )
+    ssl_cert_file: tuple[str, ...] = field(
+        default=(),
+        metadata=row(
+            TLS,
+            FILES,
+            help="the certificate, in PEM, with those of its issuers behind it",
+            text="""Several are served by the name that a client asks for (SNI); the first is for whoever asks
+            for none of them. Files that change are read again for new connections.""",
+        ),
+    )
+    ssl_key_file: tuple[str, ...] = field(
+        default=(),
+        metadata=row(
+            TLS,
+            FILES,
+            help="the private key of the certificate, in PEM; of several, in the same order",
+            text="""Nobody but its owner and group may be allowed to read it. Unset, each certificate file has
+            its key in it.""",
+        ),
+    )
+    ssl_key_password_file: str = field(
+        default="",
+        metadata=row(
+            TLS,
+            FILE,
+            help="file whose first line is the password of the private keys",
+            unset="none; the keys are not encrypted",
+        ),
+    )
+    ssl_ca_file: str = field(
+        default="",
+        metadata=row(
+            TLS,
+            FILE,
+            help="certificates of authorities, in PEM",
+            text="""They complete the chain of a certificate whose file has no issuers in it, and client
+            certificates must come from them, unless there is `ssl-client-ca-file`.""",
+            unset="none",
+        ),
+    )
+    ssl_client_ca_file: str = field(
+        default="",
+        metadata=row(
+            TLS,
+            FILE,
+            help="certificates of the authorities that client certificates must come from, in PEM",
+            unset="those of ssl-ca-file",
+        ),
+    )
+    ssl_verify_mode: str = field(
+        default="none",
+        metadata=row(
+            TLS,
+            VERIFICATION,
+            choices=("none", "optional", "required"),
+            help="whether clients are asked for a certificate",
+            text="""`optional`: they may have none, but not a wrong one. The application finds in
+            `SSL_CLIENT_VERIFY` what came of it. The numbers are those of the original: 0, 1, 3.""",
+        ),
+    )
+    ssl_min_version: str = field(
+        default="1.2",
+        metadata=row(
+            TLS,
+            CHOICE,
+            choices=("1.2", "1.3"),
+            help="least version of TLS that is spoken",
+            text="Older ones than 1.2 are not (RFC 8996).",
+        ),
+    )
+    ssl_ciphers: str = field(
+        default="ECDHE+AESGCM:ECDHE+CHACHA20",
+        metadata=row(
+            TLS,
+            TEXT,
+            help="ciphers of TLS 1.2, as a list for OpenSSL (openssl-ciphers(1))",
+            text="""The default are those with forward secrecy and authenticated encryption. TLS 1.3 has its
+            own, all of that kind.""",
+        ),
+    )
     log_level: str = field(
         default="info",
         metadata=row(
@@ -1018,6 +1137,11 @@ class Config:
     """Empty: the sockets systemd hands over, and without any `DEFAULT_ADDRESS`."""
     source: str = ""
     """The file it was read from; "" for none."""
+
+    def speaks_tls(self, name: str) -> bool:
+        """Whether the connections of the listener of that name are TLS; it may have no table."""
+        own = next((each.ssl for each in self.listen if each.name == name), None)
+        return self.ssl if own is None else own
 
     def takes_introductions(self, listener: str) -> bool:
         """Whether trusted proxies begin their connections to this listener with a PROXY header."""

@@ -157,7 +157,7 @@ USAGE_ERRORS = [
     pytest.param(
         "--max-work=3", "unknown flag --max-work; did you mean --max-workers?", id="no abbreviations"
     ),
-    pytest.param("--ssl", "unknown flag --ssl", id="nothing near"),
+    pytest.param("--daemonize", "unknown flag --daemonize", id="nothing near"),
     pytest.param("--lissen :80", "unknown flag --lissen; did you mean --listen?", id="nearest address flag"),
     pytest.param("-x", "unknown flag -x", id="short"),
     pytest.param("one two", "unexpected argument two: there is one application", id="two applications"),
@@ -599,6 +599,26 @@ def test_a_path_may_look_like_a_credential(directory: Path) -> None:
     assert config("--env-file", "./credential:app.env").env_file == (f"{directory}/credential:app.env",)
 
 
+def test_a_key_may_be_a_credential(file: Path, credentials: Path) -> None:
+    """As systemd makes them: its group, and who is named in the list behind that, may read."""
+    for name in ("crt", "key", "password"):
+        (credentials / name).touch()
+        (credentials / name).chmod(0o440)
+    file.write_text(
+        """
+        app = "app"
+        ssl = true
+        ssl-cert-file = "credential:crt"
+        ssl-key-file = "credential:key"
+        ssl-key-password-file = "credential:password"
+        """
+    )
+    found = with_credentials(str(credentials), "--config", str(file)).config
+    assert found.ssl_cert_file == (f"{credentials}/crt",)
+    assert found.ssl_key_file == (f"{credentials}/key",)
+    assert found.ssl_key_password_file == f"{credentials}/password"
+
+
 FILE_IS = 'must be a file or a list of files (a path, or "credential:NAME"), not '
 NAME_IS = 'the name of a credential has 1 to 255 printable ASCII characters, and no "/" or ":"'
 NO_CREDENTIALS = [
@@ -809,3 +829,141 @@ def test_a_broken_env_file_is_an_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         config("--env-file", str(path))
     assert str(caught.value) == f"command line: --env-file: {reason}"
+
+
+# ── TLS ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def pems(file: Path) -> Path:
+    """The configuration file, with files beside it: certificates a.crt and b.crt with keys, authorities."""
+    for name in ("a.crt", "a.key", "b.crt", "b.key", "ca.crt"):
+        (file.parent / name).touch(mode=0o600)
+    return file
+
+
+A = "ssl-cert-file = 'a.crt'\nssl-key-file = 'a.key'\n"
+BOTH = "ssl-cert-file = ['a.crt', 'b.crt']\nssl-key-file = ['a.key', 'b.key']\n"
+
+TLS_WRONG = [
+    pytest.param(
+        "ssl = true",
+        ["app.toml:2: ssl: needs ssl-cert-file: there is no TLS without a certificate"],
+        id="no certificate",
+    ),
+    pytest.param(
+        "[listen.http]\naddress = ':80'\n[listen.https]\naddress = ':443'\nssl = true",
+        ["app.toml:6: listen.https.ssl: needs ssl-cert-file: there is no TLS without a certificate"],
+        id="no certificate for one listener",
+    ),
+    pytest.param(
+        "ssl = true\nssl-cert-file = ['a.crt', 'b.crt']\nssl-key-file = 'a.key'",
+        ["app.toml:4: ssl-key-file: must be 2 files, one for each ssl-cert-file in its order, not 1"],
+        id="a key too few",
+    ),
+    pytest.param(
+        A,
+        [
+            "app.toml:2: ssl-cert-file: has no effect: ssl is off. It must be true, here or in the [listen] "
+            "tables that are to speak TLS"
+        ],
+        id="nobody speaks TLS",
+    ),
+    pytest.param(
+        f"{A}ssl = true\nssl-verify-mode = 'optional'",
+        [
+            "app.toml:5: ssl-verify-mode: needs ssl-client-ca-file or ssl-ca-file: the authorities that "
+            "certificates must come from"
+        ],
+        id="no authorities",
+    ),
+    pytest.param(
+        f"{A}ssl = true\nssl-client-ca-file = 'ca.crt'",
+        [
+            'app.toml:5: ssl-client-ca-file: has no effect with ssl-verify-mode = "none"; must be "optional" '
+            'or "required" there'
+        ],
+        id="authorities for nothing",
+    ),
+    pytest.param(
+        f"{A}ssl = true\nssl-verify-mode = 2\nssl-min-version = '1.1'",
+        [
+            "app.toml:5: ssl-verify-mode: must be one of none, optional, required (or their numbers 0, 1, "
+            "3), not 2",
+            'app.toml:6: ssl-min-version: must be one of 1.2, 1.3, not "1.1"',
+        ],
+        id="values that are none",
+    ),
+    pytest.param(
+        "ssl = true\nssl-cert-file = 'c.crt'\nssl-key-file = '.'\nssl-ca-file = 'c.ca'",
+        [
+            "app.toml:3: ssl-cert-file: c.crt: cannot be read: No such file or directory",
+            "app.toml:4: ssl-key-file: .: cannot be read: Is a directory",
+            "app.toml:5: ssl-ca-file: c.ca: cannot be read: No such file or directory",
+        ],
+        id="files that are none",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "lines"), TLS_WRONG)
+def test_settings_of_tls_that_do_not_fit(pems: Path, text: str, lines: list[str]) -> None:
+    found = [
+        line.replace(f"{pems.parent}: cannot", ".: cannot") for line in refusal(pems, f"app = 'a'\n{text}")
+    ]
+    assert found == lines
+
+
+TLS_RIGHT = [
+    pytest.param(f"{A}ssl = true", {"": True}, id="everywhere"),
+    pytest.param(f"{A}ssl = false", {"": False}, id="switched off on purpose"),
+    pytest.param(
+        f"{A}[listen.a]\naddress = ':80'\n[listen.b]\naddress = ':443'\nssl = true",
+        {"a": False, "b": True},
+        id="one of two",
+    ),
+    pytest.param(
+        f"{A}ssl = true\n[listen.a]\naddress = ':80'\nssl = false\n[listen.b]\naddress = '/run/b'\nssl = ''",
+        {"a": False, "b": True},
+        id="all but one, and a UNIX socket",
+    ),
+    pytest.param(f"{A}[listen.a]\naddress = ':80'\nssl = false", {"a": False}, id="off for the only one"),
+    pytest.param(
+        f"{BOTH}ssl = true\nssl-verify-mode = 3\nssl-ca-file = 'ca.crt'", {"": True}, id="all of it"
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "speaks"), TLS_RIGHT)
+def test_who_speaks_tls(pems: Path, text: str, speaks: dict[str, bool]) -> None:
+    found = from_file(pems, f"app = 'a'\n{text}").config
+    assert {name: found.speaks_tls(name) for name in speaks} == speaks
+    assert found.speaks_tls("of systemd, without a table") == found.ssl
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"), [("0", "none"), ("1", "optional"), ("3", "required"), ("required", "required")]
+)
+def test_the_numbers_of_the_original_are_understood(pems: Path, value: str, mode: str) -> None:
+    argv = ("--ssl-verify-mode", value, "--ssl-ca-file", str(pems.parent / "ca.crt"))
+    assert config(*argv).ssl_verify_mode == mode
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o440])
+@pytest.mark.parametrize("keyed", [True, False], ids=["key", "key beside the certificate"])
+def test_a_key_that_its_group_may_read_is_fine(pems: Path, mode: int, keyed: bool) -> None:
+    (pems.parent / "a.crt").chmod(0o644 if keyed else mode)
+    (pems.parent / "a.key").chmod(mode)
+    from_file(pems, f"app = 'a'\nssl = true\n{A if keyed else A.splitlines()[0]}")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o620, 0o660, 0o602, 0o601])
+def test_a_key_that_others_may_use_is_refused(pems: Path, mode: int) -> None:
+    (pems.parent / "a.key").chmod(mode)
+    rule = f"others may use this secret: its mode must be 0600, or 0640 for a group, not {mode:04o}"
+    assert refusal(pems, f"app = 'a'\nssl = true\n{A}") == [f"app.toml:4: ssl-key-file: a.key: {rule}"]
+    (pems.parent / "a.crt").chmod(mode)
+    whole = f"app = 'a'\nssl = true\n{A.splitlines()[0]}"
+    assert refusal(pems, whole) == [f"app.toml:3: ssl-cert-file: a.crt: {rule}"]
+    password = "app = 'a'\nssl = true\nssl-cert-file = 'b.crt'\nssl-key-password-file = 'a.key'"
+    assert refusal(pems, password) == [f"app.toml:4: ssl-key-password-file: a.key: {rule}"]
