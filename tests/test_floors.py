@@ -4,7 +4,7 @@ The table FLOORS is the one in docs/architecture.md. A new module is one row her
 The rules, each a test below:
 
 - a module imports only from lower floors, or from its own folder as long as no cycle arises;
-- no import hides inside a function;
+- no import hides inside a function; what is loaded on demand (LATE) has its reason, and its edges count;
 - supervisor and worker never reach each other, http1 reaches no wsgi, stardustctl reaches no server code;
 - a core imports nothing that does I/O or reads a clock;
 - what runs in the application's interpreter is Python 3.9 on the standard library alone.
@@ -55,6 +55,7 @@ FLOORS = {
     "scoreboard": 4,
     "logfile": 4,
     "load": 4,
+    "tls": 4,
     "worker.admission": 5,
     "worker.complaints": 5,
     "worker.deadlines": 5,
@@ -66,13 +67,14 @@ FLOORS = {
     "worker.introduction": 5,
     "worker.loop": 5,
     "worker.process": 5,
+    "worker.secure": 5,
+    "worker.stream": 5,
     "worker.threads": 5,
     "control.address": 5,
     "control.trust": 5,
     "control.server": 5,
     "control.client": 5,
     "zygote": 6,
-    "boot": 6,
     "supervisor.clients": 6,
     "supervisor.custody": 6,
     "supervisor.deaths": 6,
@@ -82,10 +84,20 @@ FLOORS = {
     "supervisor.processes": 6,
     "supervisor.report": 6,
     "supervisor.shell": 6,
+    "boot": 7,
     "cli": 7,
     "ctl": 7,
     "__main__": 8,
 }
+
+# Loaded by importlib when they are needed, by nobody else, and by no import statement but each other's.
+LATE = {
+    ("boot", "zygote"): "the package is not importable before boot has made it so",
+    ("zygote", "tls"): "with ssl it costs 5 MiB and 10 ms; only for servers that speak TLS",
+    ("zygote", "worker.secure"): "the same",
+    ("cli", "tls"): "the same, in the supervisor; only to check certificates",
+}
+EXPENSIVE = ["tls", "worker.secure"]
 
 # Whoever starts on the left must not reach what is on the right, over however many steps.
 STRANGERS = [
@@ -166,6 +178,7 @@ APP_SIDE = [
     "log",
     "logfile",
     "load",
+    "tls",
     "worker",
     "zygote",
     "boot",
@@ -210,10 +223,33 @@ def imported(tree: ast.AST) -> Iterator[str]:
                 yield whole if whole.removeprefix("stardust.") in FILES else node.module
 
 
-def ours(module: str) -> set[str]:
+def loaded(tree: ast.AST) -> Iterator[str]:
+    """Every module that is loaded on demand: importlib.import_module("stardust.tls"). One whose name is not
+    written there is none of ours: the application."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "import_module"
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            yield str(node.args[0].value)
+
+
+def late(module: str) -> set[str]:
+    """The modules of stardust that it loads on demand."""
+    return {name.removeprefix("stardust.") for name in loaded(TREES[module]) if belongs(name, "stardust")}
+
+
+def early(module: str) -> set[str]:
     """The modules of stardust that it imports; packages themselves hold no code and do not count."""
     names = {name.removeprefix("stardust.") for name in imported(TREES[module]) if belongs(name, "stardust")}
     return names & set(MODULES)
+
+
+def ours(module: str) -> set[str]:
+    """The modules of stardust that it needs, at once or later."""
+    return early(module) | late(module)
 
 
 def foreign(module: str) -> set[str]:
@@ -265,6 +301,23 @@ def test_no_import_inside_a_function(module: str) -> None:
     for function in ast.walk(TREES[module]):
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             assert not list(imported(function)), f"{FILES[module]}:{function.lineno}"
+
+
+def test_what_is_loaded_on_demand_has_its_reason() -> None:
+    assert {(module, name) for module in MODULES for name in late(module)} == LATE.keys()
+
+
+def test_nobody_pays_for_tls_who_does_not_speak_it() -> None:
+    for module in sorted(set(MODULES) - set(EXPENSIVE)):
+        assert "ssl" not in foreign(module)
+        assert not early(module) & set(EXPENSIVE), module
+
+
+@pytest.mark.parametrize("module", ["cli", "zygote"])
+def test_without_tls_ssl_is_not_even_imported(module: str) -> None:
+    """Not by the standard library either."""
+    program = f"import sys, stardust.{module}; sys.exit('ssl' in sys.modules or '_ssl' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=TOP, timeout=60, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(("group", "stranger"), STRANGERS)
