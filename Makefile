@@ -17,7 +17,7 @@
 RUN_PACKAGES  = gcc libc6-dev libsystemd-dev pkg-config python3 python3-dev python3-venv
 # PyPy is the second interpreter of the tests; systemd brings systemd-analyze and systemd-socket-activate;
 # groff and man-db check the man pages; with debootstrap and systemd-container machines are made and booted.
-TEST_PACKAGES = debootstrap groff-base man-db pypy3 systemd systemd-container
+TEST_PACKAGES = debootstrap groff-base man-db nmap openssl pypy3 sslscan systemd systemd-container
 # Proxies that the tests put before the server: unpacked, not installed.
 TEST_PROXIES  = haproxy nginx libnginx-mod-stream
 BENCH_PACKAGES = puma wrk

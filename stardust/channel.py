@@ -28,6 +28,7 @@ MOST_BYTES = 200_000  # a message that is larger does not fit into the default s
 SAID: dict[str, dict[str, type]] = {
     "loaded": {},
     "failed": {"reason": str, "detail": str},
+    "misconfigured": {"reason": str},
     "forked": {"worker": int, "pid": int},
     "fork-failed": {"worker": int, "reason": str},
     "exited": {"worker": int, "status": int},

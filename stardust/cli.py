@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -10,10 +11,10 @@ from collections.abc import Sequence
 from stardust import config as configs
 from stardust import system
 from stardust.channel import Channel, pair
-from stardust.config import Action, Arguments
+from stardust.config import Action, Arguments, Loaded
 from stardust.control import address as control_address
 from stardust.control.server import Control
-from stardust.errors import Exit, StardustError
+from stardust.errors import ConfigError, Exit, StardustError
 from stardust.listener import Listener
 from stardust.log import Log, find_sink, instance
 from stardust.scoreboard import Scoreboard
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sys.stdout.write(configs.printed(loaded))
                 return Exit.OK
             case Action.CHECK:
+                _check_certificates(loaded)
                 print(f"stardust: {arguments.file or 'the command line'}: fine")
                 return Exit.OK
             case Action.RUN:
@@ -48,6 +50,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(str(error), source)
         notifier.status(f"could not start: {error}")
         return error.exit
+
+
+def _check_certificates(loaded: Loaded) -> None:
+    """Find what is wrong inside of the files, as a zygote would; those that are missing, or open to others,
+    were found before. Raises ConfigError."""
+    if not loaded.config.ssl_cert_file:
+        return
+    # Not above: `ssl` costs 5 MiB, and the supervisor has no use for it.
+    tls = importlib.import_module("stardust.tls")
+    try:
+        warnings = tls.Identities(loaded.config).warnings()
+    except ConfigError as error:
+        raise loaded.origin(error.key).error(error.reason) from None
+    for warning in warnings:
+        print(f"stardust: warning: {warning}", file=sys.stderr)
 
 
 def _complain(text: str, source: str) -> None:

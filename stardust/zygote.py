@@ -3,7 +3,8 @@
 It is the process `config.python` with nothing of the server in it but this package, so that it may be any
 interpreter and virtualenv. It waits in one place, `channel.receive`, and does what the message says:
 
-    generation  once, first: the configuration and all descriptors → load → "loaded" or "failed"
+    generation  once, first: the configuration and all descriptors → load → "loaded" or "failed",
+                                                                       or "misconfigured"
     fork        a worker, with its end of a channel, and memory
                 for its stacks                                     → "forked" or "fork-failed"
     reap        a worker that the supervisor has seen ending       → "exited"
@@ -19,16 +20,18 @@ With `max-workers = 0` the process that was meant to be a zygote serves itself.
 from __future__ import annotations
 
 import grp
+import importlib
 import os
 import pwd
 import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 from stardust import address, settings, system
 from stardust.channel import Channel, Message, clipped
-from stardust.errors import AppLoadError, Exit
+from stardust.errors import AppLoadError, ConfigError, Exit
 from stardust.handoff import Link
 from stardust.load import load
 from stardust.log import Log, Sink, instance
@@ -48,6 +51,7 @@ def main(descriptor: int) -> int:
         return Exit.OK
     heritage = _inheritance(order)
     try:
+        heritage = _with_tls(heritage, [each["name"] for each in order.content["listeners"]])
         _become(heritage.config)
         if heritage.config.preload:
             started = time.monotonic()
@@ -57,6 +61,9 @@ def main(descriptor: int) -> int:
     except AppLoadError as failure:
         channel.send("failed", {"reason": failure.reason, "detail": clipped(failure.detail)})
         return Exit.APPLICATION
+    except ConfigError as failure:
+        channel.send("misconfigured", {"reason": str(failure)})
+        return Exit.CONFIG
     system.freeze_heap()
     channel.send("loaded")
     if heritage.link is None:
@@ -150,6 +157,31 @@ def _listener(descriptor: int) -> socket.socket:
     sock = socket.socket(fileno=descriptor)
     sock.setblocking(False)
     return sock
+
+
+def _with_tls(heritage: Inheritance, names: Sequence[str]) -> Inheritance:
+    """Have those listeners speak TLS that are to; `names` are those of the doors. Raises ConfigError.
+
+    Here, because the keys may be for root's eyes only, and because all workers that are forked from here then
+    have the same contexts (tls.py).
+    """
+    config, log = heritage.config, heritage.log
+    speaking = [config.speaks_tls(name) for name in names]
+    if not any(speaking):
+        return heritage
+    # Not above: with `ssl` they cost 5 MiB and 10 ms, and most servers leave TLS to a proxy.
+    tls = importlib.import_module("stardust.tls")
+    secure = importlib.import_module("stardust.worker.secure")
+    tls.be_quiet_about_names()
+    identities = tls.Identities(config)
+    for warning in identities.warnings():
+        log.warning(warning)
+    greet = secure.greeting(identities, log)
+    doors = [
+        door._replace(greetings=(*door.greetings, greet)) if speaks else door
+        for door, speaks in zip(heritage.doors, speaking)  # noqa: B905 - Python 3.9
+    ]
+    return heritage._replace(doors=doors)
 
 
 def _become(config: Config) -> None:

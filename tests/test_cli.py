@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from stardust import __version__
+from tests.certificates import Authority
 
 PATIENCE = 60.0  # s
 
@@ -163,3 +164,24 @@ def test_no_workers_but_one_process(home: Path) -> None:
             assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
+
+
+# ── Certificates ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_check_config_looks_into_certificates(home: Path) -> None:
+    """And says where the setting stands."""
+    authority = Authority(home)
+    site, old = authority.issue("localhost"), authority.issue("old.example", days=-1)
+    file = home / "stardust.toml"
+    text = 'app = "shop:application"\nssl = true\nssl-cert-file = "{}"\nssl-key-file = "{}"\n'
+    file.write_text(text.format(site.certificate, site.key))
+    check = ("--config", str(file), "--check-config")
+    assert stardust(home, *check) == (0, f"stardust: {file}: fine\n", "")
+    file.write_text(text.format(site.certificate, old.key))
+    reason = f"{old.key}: this key does not belong to the certificate in {site.certificate}"
+    assert stardust(home, *check) == (6, "", f"stardust: {file}:4: ssl-key-file: {reason}\n")
+    file.write_text(text.format(old.certificate, old.key))
+    code, out, err = stardust(home, *check)
+    assert (code, out) == (0, f"stardust: {file}: fine\n")
+    assert err.startswith(f"stardust: warning: {old.certificate}: the certificate has expired on ")

@@ -10,6 +10,7 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from stardust.scoreboard import IDLE, STARTING, Scoreboard
 from stardust.settings import Config, Listen
 from stardust.supervisor import processes
 from stardust.supervisor.generation import Generation, open_request_log
+from tests.certificates import Authority
 
 PATIENCE = 30.0  # s
 
@@ -229,6 +231,43 @@ def test_application_that_does_not_load(tmp_path: Path, listener: socket.socket,
     assert zygote.end() == 3
     zygote.channel.close()
     os.close(zygote.pidfd)
+
+
+def test_certificates_that_are_wrong(tmp_path: Path, listener: socket.socket) -> None:
+    """Told as what they are: a mistake in the configuration, before the application is loaded."""
+    site = Authority(tmp_path).issue("localhost")
+    zygote = Zygote(tmp_path, "raise SystemExit", listener, ssl=True, ssl_cert_file=(str(site.certificate),))
+    kind, content, _ = zygote.hear()
+    assert (kind, zygote.end()) == ("misconfigured", 6)
+    where = f"command line: ssl-cert-file: {site.certificate}"
+    assert content == {"reason": f"{where}: there is no private key in it, in PEM"}
+    zygote.channel.close()
+    os.close(zygote.pidfd)
+
+
+@pytest.mark.parametrize("interpreter", [sys.executable, "pypy3"])
+def test_workers_share_what_resumes_sessions(
+    tmp_path: Path, listener: socket.socket, interpreter: str
+) -> None:
+    """Contexts are made before the fork: so a ticket of one worker is good at the next."""
+    site = Authority(tmp_path).issue("localhost")
+    python = pypy() if interpreter == "pypy3" else interpreter
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # its session is there when the handshake is over
+    session, resumed = None, []
+    with Zygote(tmp_path, HELLO, listener, python, ssl=True, ssl_cert_file=(str(site.both),)) as zygote:
+        assert zygote.hear().kind == "loaded"
+        for number in (1, 2):
+            worker = zygote.fork(number)
+            assert worker.hear() == Message("ready", {}, [])
+            plain = socket.create_connection(listener.getsockname(), PATIENCE)
+            with context.wrap_socket(plain, session=session) as client:
+                resumed.append(client.session_reused)
+                session = client.session
+            signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+            worker.ended()
+    assert resumed == [False, True]
 
 
 def test_directory_that_does_not_exist(tmp_path: Path, listener: socket.socket) -> None:

@@ -374,6 +374,8 @@ class Supervisor:
                 self.see(plan.Loaded(number))
             case "failed":
                 self.see(plan.Failed(number, content["reason"], content["detail"]))
+            case "misconfigured":
+                self.see(plan.Failed(number, content["reason"], "", Exit.CONFIG))
             case "forked" if child is not None:
                 self._forked(child, content["pid"])
             case "fork-failed" if child is not None:

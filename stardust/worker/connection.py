@@ -25,6 +25,7 @@ from stardust.worker.admission import Peer
 from stardust.worker.deadlines import Waiting
 from stardust.worker.outbox import Outbox
 from stardust.worker.pace import RESPONSE_GRACE, Pace
+from stardust.worker.stream import Stream
 from stardust.wsgi.environ import Environ
 from stardust.wsgi.gateway import Exchange
 from stardust.wsgi.input import Spool
@@ -43,7 +44,7 @@ class Greeting(Protocol):
     def go_on(self) -> int:
         """Do what can be done now; what epoll is to watch for until the next call, or 0 when it is over.
 
-        Raises ClientGone or OSError, with the reason, if there is to be no HTTP on this connection.
+        Raises ClientGone, with the reason, if there is to be no HTTP on this connection.
         """
 
 
@@ -55,12 +56,12 @@ def labelled(host: str) -> bytes:
 class Connection:
     """`began`: when the first byte of the request came (0: none yet); `requests`: how many it carried so far;
     `environ`: what holds for all of them; `interest`: what epoll watches it for, 0 if it is not registered;
-    `greetings`: what comes before HTTP, in this order; `queue`: where it waits for its deadline; `raw`: what
-    came of a request while its body is incomplete, None when that became too much to be handed over; `note`:
-    what went wrong, for the access log; `pace`: of the body or response that is on its way, None while nobody
-    looks at it; `left_first`: bytes that the client had not taken when the response was complete; `counted`:
-    the peer that it is counted for, "" for nobody; `told`: whether its heads tell of another client, because
-    its peer is a trusted proxy."""
+    `greetings`: what comes before HTTP, in this order; `movable`: another worker could go on with it;
+    `queue`: where it waits for its deadline; `raw`: what came of a request while its body is incomplete, None
+    when that became too much to be handed over; `note`: what went wrong, for the access log; `pace`: of the
+    body or response that is on its way, None while nobody looks at it; `left_first`: bytes that the client
+    had not taken when the response was complete; `counted`: the peer that it is counted for, "" for
+    nobody; `told`: whether its heads tell of another client, because its peer is a trusted proxy."""
 
     __slots__ = (
         "began",
@@ -78,6 +79,7 @@ class Connection:
         "left_first",
         "listener",
         "most_unsent",
+        "movable",
         "note",
         "number",
         "outbox",
@@ -96,7 +98,7 @@ class Connection:
 
     def __init__(
         self,
-        sock: socket.SocketType,
+        sock: Stream,
         number: int,
         listener: Address,
         environ: Environ,
@@ -123,6 +125,7 @@ class Connection:
         self.label = b""  # the peer and the request, for the scoreboard
         self.began = 0.0
         self.interest = 0
+        self.movable = True
         self.queue: Optional[Waiting[Connection]] = None
         self.head: Optional[Head] = None
         self.body: Optional[BodyReader] = None
@@ -167,9 +170,9 @@ class Connection:
 
     @property
     def received(self) -> Union[bytes, bytearray, None]:
-        """What came of the request that is to come; None if that is too much to be handed over."""
+        """What came of the request that is to come; None if that cannot be handed over, or is too much."""
         data = self.buffer if self.body is None else self.raw
-        return None if data is None or len(data) > MOST_DATA else data
+        return None if data is None or len(data) > MOST_DATA or not self.movable else data
 
     @property
     def idle(self) -> bool:

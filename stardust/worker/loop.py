@@ -185,6 +185,7 @@ class Loop:
         self.reading_bodies: Waiting[Connection] = Waiting("timeout", config.timeout)
         self.parked: Waiting[Connection] = Waiting("keepalive-timeout", config.keepalive_timeout)
         self.sending: Waiting[Connection] = Waiting("timeout", config.timeout)
+        self.farewell: Waiting[Connection] = Waiting("keepalive-timeout", _FAREWELL)
         self.lingering: Waiting[Connection] = Waiting("linger", _LINGER)
         self.queues = (
             (self.greeting, self._late_greeting),
@@ -193,6 +194,7 @@ class Loop:
             (self.reading_bodies, self._late_request),
             (self.parked, self._late_idle),
             (self.sending, self._late_reader),
+            (self.farewell, self._late_idle),
             (self.lingering, self._drop),
         )
         self.paced: Waiting[Connection] = Waiting("rate", LOOK)  # until somebody looks at them again
@@ -335,6 +337,10 @@ class Loop:
             self.greeting.seconds = min(self.greeting.seconds, _FAREWELL)
             for connection in [*self.greeting.members]:
                 self._wait(connection, self.greeting, connection.interest)
+        elif self.final:
+            for connection in [*self.parked.members, *self.fresh.members]:
+                if not connection.movable:
+                    self._wait(connection, self.farewell)
         if final:
             self._take_all()
             self._empty_queues()
@@ -479,7 +485,7 @@ class Loop:
         while connection.greetings:
             try:
                 interest = connection.greetings[0].go_on()
-            except (ClientGone, OSError) as fault:
+            except ClientGone as fault:
                 self._turn_away(connection, str(fault))
                 return False
             if interest:
@@ -687,7 +693,8 @@ class Loop:
     def _can_go(self, connection: Connection) -> bool:
         """To a sibling with what has come of its next request, unless that is too much; onto the shelf with
         nothing."""
-        return connection.idle if self._keeping() else connection.received is not None
+        idle = connection.idle or not self._keeping()
+        return idle and connection.received is not None
 
     def _give_all(self, connections: Iterable[Connection]) -> bool:
         """Give those that can go; False if there was no room for all of them."""
@@ -914,7 +921,7 @@ class Loop:
         self.requests += 1
         if self.requests >= self.most_requests and not self.leaving and self.replaceable():
             self.leave()
-        staying = self.handing or not self.leaving
+        staying = not self.leaving or (self.handing and connection.movable)
         persistent = head.persistent and staying and connection.requests < self.most_on_connection
         received = connection.body.received if connection.body is not None else None
         environ = environs.environ(connection.environ, head, content, received)
@@ -1062,7 +1069,10 @@ class Loop:
             self._completed(connection)
 
     def _late_greeting(self, connection: Connection) -> None:
-        self._turn_away(connection, f"it has not come to HTTP within {self.greeting.seconds:g} s")
+        """It may have come to an end meanwhile, and nobody have looked: then it is not late."""
+        self._greet(connection)
+        if connection.queue is self.greeting:
+            self._turn_away(connection, f"it has not come to HTTP within {self.greeting.seconds:g} s")
 
     def _late_idle(self, connection: Connection) -> None:
         """Nothing came in time. Or it did, and others are ahead of it: one poll reports so many at most."""

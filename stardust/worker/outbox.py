@@ -6,7 +6,8 @@ the worker's loop sends it as the client reads. Small pieces are joined, so that
 held: an object for each byte would be a hundred times as much. No temporary file grows far beyond `SEGMENT`,
 and each is gone as soon as it was sent: so the disk holds what is waiting, not all that ever waited. Files
 that the application returned are sent from the page cache (sendfile(2)) through a duplicate of their
-descriptor, so that the application may close its own at once.
+descriptor, so that the application may close its own at once; over TLS they are read and encrypted piece by
+piece.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from collections import deque
 from typing import Optional, Union
 
 from stardust.budget import UNLIMITED, Budget, Share
+from stardust.worker.stream import Stream
 
 MEMORY = 1024 * 1024  # bytes kept in memory for one connection
 SEGMENT = 64 * 1024 * 1024  # bytes after which the next temporary file is begun
 _JOINED = 16 * 1024  # bytes up to which a piece of memory takes more at its end
 _MOST_AT_ONCE = 1024 * 1024  # bytes for one sendfile(2): other connections have their turn between
+_MOST_READ = 65536  # bytes of a file in memory, where sendfile(2) will not do
 
 
 class FileRange:
@@ -69,7 +72,7 @@ class Outbox:
         self._pieces.append(FileRange(os.dup(descriptor), offset, offset + count, ours=False))
         self.pending += count
 
-    def flush(self, sock: socket.SocketType) -> None:
+    def flush(self, sock: Stream) -> None:
         """Send what the socket takes now. Raises OSError: the client is gone, or a file is too short."""
         while self._pieces:
             piece = self._pieces[0]
@@ -104,7 +107,7 @@ class Outbox:
             view = view[written:]
             segment.end += written
 
-    def _send_bytes(self, sock: socket.SocketType, piece: Union[bytes, bytearray]) -> bool:
+    def _send_bytes(self, sock: Stream, piece: Union[bytes, bytearray]) -> bool:
         # Released at once: a bytearray that somebody looks at cannot take more.
         with memoryview(piece) as whole, whole[self._sent :] as rest:
             sent = sock.send(rest, socket.MSG_DONTWAIT)
@@ -116,10 +119,14 @@ class Outbox:
         self._sent = 0
         return True
 
-    def _send_range(self, sock: socket.SocketType, piece: FileRange) -> bool:
-        sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
+    def _send_range(self, sock: Stream, piece: FileRange) -> bool:
         count = min(piece.end - piece.offset, _MOST_AT_ONCE)
-        sent = os.sendfile(sock.fileno(), piece.descriptor, piece.offset, count)
+        if isinstance(sock, socket.SocketType):
+            sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
+            sent = os.sendfile(sock.fileno(), piece.descriptor, piece.offset, count)
+        else:
+            data = os.pread(piece.descriptor, min(count, _MOST_READ), piece.offset)
+            sent = sock.send(data, socket.MSG_DONTWAIT)
         if sent == 0 and count:
             raise OSError("the file ended before the length that was announced")
         piece.offset += sent

@@ -16,11 +16,23 @@ Keys of our own, listed here and nowhere else:
     stardust.socket              the client's socket                                  (added by the worker)
     stardust.informational       callable(status, headers), sends a 1xx response      (added by the worker)
     wsgi.early_hints             callable(headers), sends 103 Early Hints             (added by the worker)
+
+On TLS connections, named as in Apache's mod_ssl; "" for what there is not. No client can set one of them:
+    HTTPS                        "on"
+    SSL_PROTOCOL, SSL_CIPHER     "TLSv1.3", "TLS_AES_256_GCM_SHA384"
+    SSL_TLS_SNI                  the name that the client asked for
+    SSL_SESSION_RESUMED          "Initial" or "Resumed"
+    SSL_CLIENT_VERIFY            "SUCCESS": it has a certificate, of an authority that is trusted; or "NONE"
+    SSL_CLIENT_CERT              its certificate in PEM, and what that says:
+    SSL_CLIENT_S_DN, _I_DN       subject and issuer, as "CN=Jo Doe,O=Example" (RFC 4514)
+    SSL_CLIENT_M_SERIAL          serial number in hexadecimal digits
+    SSL_CLIENT_V_START, _V_END   validity, as "Nov 25 12:00:00 2026 GMT"
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO, Optional, TextIO
 from urllib.parse import unquote
 
@@ -94,6 +106,39 @@ def connection(base: Environ, host: str, port: str) -> Environ:
     return {**base, "REMOTE_ADDR": host, "REMOTE_PORT": port}
 
 
+def secured(
+    base: Environ,
+    *,
+    protocol: str,
+    cipher: str,
+    name: str,
+    resumed: bool,
+    certificate: Optional[Mapping[str, Any]],
+    pem: str,
+) -> Environ:
+    """What holds for every request of a connection that speaks TLS, when its handshake is over.
+
+    `certificate` is the client's, as `ssl` describes it (getpeercert()), None for none; `pem` is its text.
+    """
+    found = certificate or {}
+    return {
+        **base,
+        "wsgi.url_scheme": "https",
+        "HTTPS": "on",
+        "SSL_PROTOCOL": protocol,
+        "SSL_CIPHER": cipher,
+        "SSL_TLS_SNI": name,
+        "SSL_SESSION_RESUMED": "Resumed" if resumed else "Initial",
+        "SSL_CLIENT_VERIFY": "SUCCESS" if found else "NONE",
+        "SSL_CLIENT_CERT": pem,
+        "SSL_CLIENT_S_DN": _distinguished(found.get("subject", ())),
+        "SSL_CLIENT_I_DN": _distinguished(found.get("issuer", ())),
+        "SSL_CLIENT_M_SERIAL": found.get("serialNumber", ""),
+        "SSL_CLIENT_V_START": found.get("notBefore", ""),
+        "SSL_CLIENT_V_END": found.get("notAfter", ""),
+    }
+
+
 def environ(base: Environ, head: Head, body: BinaryIO, received: Optional[int] = None) -> Environ:
     """The environ of one request. Hot path: one copy, one update, and nothing decoded that needs no decoding.
 
@@ -122,3 +167,40 @@ def environ(base: Environ, head: Head, body: BinaryIO, received: Optional[int] =
 def _bracketed(host: str) -> str:
     # RFC 3875 4.1.14: server-name = hostname | ipv4-address | ( "[" ipv6-address "]" )
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+# RFC 4514 3, and the attributes that certificates have beside those; `ssl` has OpenSSL's long names.
+_SHORT = {
+    "commonName": "CN",
+    "localityName": "L",
+    "stateOrProvinceName": "ST",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "countryName": "C",
+    "streetAddress": "STREET",
+    "domainComponent": "DC",
+    "userId": "UID",
+    "givenName": "GN",
+    "surname": "SN",
+}
+
+# RFC 4514 2.4: to be escaped wherever they stand, or at the beginning, or at the end.
+_SPECIAL = re.compile(r'[",+;<>\\\x00]|^[ #]| $')
+
+Names = Iterable[Iterable[tuple[str, str]]]
+
+
+def _distinguished(names: Names) -> str:
+    """A distinguished name as RFC 4514 writes it: from the last of its parts to the first.
+
+    As native string: each byte of its UTF-8 one code point.
+    """
+    parts = [
+        "+".join(f"{_SHORT.get(kind, kind)}={_SPECIAL.sub(_escaped, value)}" for kind, value in part)
+        for part in names
+    ]
+    return ",".join(reversed(parts)).encode("utf-8", "replace").decode("latin-1")
+
+
+def _escaped(special: re.Match[str]) -> str:
+    return "\\00" if special[0] == "\0" else "\\" + special[0]

@@ -191,6 +191,18 @@ def test_boot_that_fails(stage: Callable[..., Stage]) -> None:
     assert len(it.zygotes) == 1
 
 
+def test_boot_that_finds_a_setting_wrong(stage: Callable[..., Stage]) -> None:
+    """What only a zygote sees: certificates. It is a mistake of the configuration all the same."""
+    it = stage()
+    it.settle()
+    for descriptor in it.hear().descriptors:
+        os.close(descriptor)
+    it.zygotes[0].send("misconfigured", {"reason": "ssl-key-file: k.pem: none"})
+    it.until(lambda: it.supervisor.exit is not None)
+    assert it.supervisor.exit is Exit.CONFIG
+    assert "generation 1 failed: ssl-key-file: k.pem: none\n" in it.log.read_text()
+
+
 def test_last_words_of_a_zygote_are_heard(stage: Callable[..., Stage]) -> None:
     """It said why and died: that it died is not the reason."""
     it = stage()

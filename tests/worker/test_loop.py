@@ -132,7 +132,6 @@ class Server:
         )
         self._orders: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._bell, self._ringer = socket.socketpair()
-        self._ringer.settimeout(PATIENCE)
         self.loop.watch(self._bell.fileno(), self._obey)
         self._over = threading.Event()
         self._failure: BaseException | None = None
@@ -479,6 +478,21 @@ class TestGreeting:
             server.advance(20)
             assert timely.get("/a").body == b"GET /a\n"
         assert len(server.records) == 1
+
+    def test_who_is_done_is_not_late(self, kept: Config) -> None:
+        """The worker was busy: the client's word has come in time, and waited for somebody to look."""
+        bell = Gate()
+        with Server(echo, kept, [asking(Word)]) as server, Client(server.address) as client:
+            server.until(lambda loop: loop.greeting.members)
+            server.order(bell.wait)
+            bell.reached()
+            client.send(b"one" + request("GET", "/a"))
+            ours = [connection.socket for connection in server.loop.connections.values()]
+            assert select.select(ours, [], [], PATIENCE)[0]
+            server.order(lambda: server.loop._sweep(server.clock.now))
+            server.clock.now += 11
+            bell.open()
+            assert client.receive().body == b"GET /a\n"
 
     @pytest.mark.parametrize("how", ["bad", "gone", "reset"])
     def test_who_does_not_come_to_http(self, kept: Config, how: str) -> None:
@@ -1902,8 +1916,8 @@ class TestGiving:
             server.until(lambda loop: loop.greeting.members)
             server.leave()
             sibling.nothing()
-            client.send(b"::1")
-            assert sibling.taken().passage.host == "::1"
+            client.send(b"one")
+            assert sibling.taken().passage.host == ""
             server.ended()
 
     def test_a_request_is_finished_and_its_connection_goes(
@@ -2314,6 +2328,136 @@ class TestTaking:
             assert server.ask(lambda loop: len(loop.connections)) == 0
             server.ask(lambda loop: loop.resume())
             assert client.receive().status == 200
+
+
+def bound(connection: Connection) -> Word:
+    """A greeting that ties the connection to its worker, as TLS does."""
+    connection.movable = False
+    return Word(connection)
+
+
+class TestBound:
+    """Connections that cannot move: those of TLS."""
+
+    def test_they_end_with_their_next_response(self, kept: Config, sibling: Sibling) -> None:
+        """Nobody gets them, and nobody is cut off: only what is idle for too long ends without a response."""
+        kept = replace(kept, keepalive_timeout=10.0)
+        with (
+            Server(echo, kept, [asking(bound)], link=sibling.link) as server,
+            Client(server.address) as parked,
+            Client(server.address) as fresh,
+            Client(server.address) as head,
+            Client(server.address) as idle,
+        ):
+            for client in (parked, idle):
+                client.send(b"one")
+                assert not client.get().closes
+            fresh.send(b"one")
+            head.send(b"one" + HALF_HEAD)
+            server.settled()
+            server.until(lambda loop: loop.fresh.members and loop.reading_heads.members)
+            server.leave()
+            sibling.nothing()
+            server.advance(9)
+            assert parked.get().closes
+            parked.ended()
+            head.send(HALF[20:])
+            assert head.receive().closes
+            fresh.send(request("GET", "/a"))
+            assert fresh.receive().closes
+            server.until(lambda loop: len(loop.connections) == 1)
+            server.advance(1)
+            idle.ended()
+            server.ended()
+            sibling.nothing()
+
+    def test_others_go_as_ever(self, kept: Config, sibling: Sibling) -> None:
+        with (
+            Server(echo, kept, [tcp_door(), asking(bound)], link=sibling.link) as server,
+            Client(server.address) as free,
+            Client(server.doors[1].socket.getsockname()) as tied,
+        ):
+            tied.send(b"one")
+            tied.get()
+            free.get()
+            server.settled()
+            server.leave()
+            assert sibling.taken().passage.requests == 1
+            server.until(lambda loop: len(loop.connections) == 1)
+            assert tied.get().closes
+
+    def test_the_guard_leaves_them_alone(self, sibling: Sibling) -> None:
+        gate = Gate()
+        with (
+            Server(gated(gate), INLINE, [tcp_door(), asking(bound)], link=sibling.link) as server,
+            Client(server.address) as busy,
+            Client(server.doors[1].socket.getsockname()) as tied,
+        ):
+            tied.send(b"one")
+            tied.get()
+            busy.send(request("GET", "/wait"))
+            gate.reached()
+            tied.send(request("GET", "/a"))
+            server.loop.relieve(0.02)
+            server.loop.relieve(1.0)
+            sibling.nothing()
+            gate.open()
+            assert busy.receive().status == 200
+            assert tied.receive().body == b"GET /a\n"
+
+    def test_they_wait_for_a_thread_of_their_own_worker(self, sibling: Sibling) -> None:
+        gate = Gate()
+        with (
+            Server(
+                gated(gate), replace(THREADS, threads=2), [tcp_door(), asking(bound)], link=sibling.link
+            ) as server,
+            Client(server.doors[1].socket.getsockname()) as tied,
+            Client(server.address) as one,
+            Client(server.address) as two,
+        ):
+            tied.send(b"one")
+            tied.get()
+            for client in (one, two):
+                client.send(request("GET", "/wait"))
+            gate.reached(2)
+            tied.send(request("GET", "/a"))
+            server.until(lambda loop: loop.queued)
+            server.advance(1)
+            sibling.nothing()
+            gate.open()
+            assert tied.receive().body == b"GET /a\n"
+            assert {one.receive().status, two.receive().status} == {200}
+
+    def test_nothing_of_them_is_stored(self, kept: Config, sibling: Sibling) -> None:
+        """They have the time that idle connections have when nothing is: the others are stored at once."""
+        kept = replace(kept, keepalive_timeout=10.0)
+        with (
+            Sibling() as shelf,
+            Server(
+                echo,
+                kept,
+                [tcp_door(), asking(bound)],
+                link=sibling.link,
+                shelf=shelf.link,
+                stopping=lambda: True,
+                storing=lambda: True,
+            ) as server,
+            Client(server.address) as free,
+            Client(server.doors[1].socket.getsockname()) as tied,
+            Client(server.doors[1].socket.getsockname()) as idle,
+        ):
+            for client in (tied, idle):
+                client.send(b"one")
+                client.get()
+            free.get()
+            server.settled()
+            server.leave(final=True)
+            assert shelf.taken().passage.requests == 1
+            shelf.nothing()
+            assert tied.get().closes
+            server.advance(2)
+            idle.ended()
+            server.ended()
 
 
 class TestRelief:

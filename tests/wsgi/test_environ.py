@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Optional
+from typing import Any, Optional
 from urllib.parse import quote
 
 import pytest
@@ -168,6 +168,88 @@ def test_the_server_has_a_name_and_a_port(address: str, host: str, expected: tup
 
 def test_the_scheme_may_be_another() -> None:
     assert environ.listener(SERVER, parse(":443"), "", "https")["wsgi.url_scheme"] == "https"
+
+
+JO = {
+    "subject": (
+        (("countryName", "AT"),),
+        (("organizationName", "Doe, Sons + Co"),),
+        (("commonName", "Jö"), ("emailAddress", "jo@example.org")),
+    ),
+    "issuer": ((("domainComponent", "example"),), (("commonName", "Authority"),)),
+    "serialNumber": "0ABC",
+    "notBefore": "Nov 25 12:00:00 2026 GMT",
+    "notAfter": "Nov 25 12:00:00 2027 GMT",
+}
+
+
+def of_tls(certificate: Optional[dict[str, Any]], *, resumed: bool = False) -> environ.Environ:
+    pem = "PEM" if certificate else ""
+    return environ.secured(
+        {"REMOTE_ADDR": "192.0.2.1", "wsgi.url_scheme": "http"},
+        protocol="TLSv1.3",
+        cipher="ROT13",
+        name="a.example",
+        resumed=resumed,
+        certificate=certificate,
+        pem=pem,
+    )
+
+
+def test_tls_without_a_client_certificate() -> None:
+    assert of_tls(None) == {
+        "REMOTE_ADDR": "192.0.2.1",
+        "wsgi.url_scheme": "https",
+        "HTTPS": "on",
+        "SSL_PROTOCOL": "TLSv1.3",
+        "SSL_CIPHER": "ROT13",
+        "SSL_TLS_SNI": "a.example",
+        "SSL_SESSION_RESUMED": "Initial",
+        "SSL_CLIENT_VERIFY": "NONE",
+        "SSL_CLIENT_CERT": "",
+        "SSL_CLIENT_S_DN": "",
+        "SSL_CLIENT_I_DN": "",
+        "SSL_CLIENT_M_SERIAL": "",
+        "SSL_CLIENT_V_START": "",
+        "SSL_CLIENT_V_END": "",
+    }
+
+
+def test_tls_with_a_client_certificate() -> None:
+    assert of_tls(JO, resumed=True) == {
+        "REMOTE_ADDR": "192.0.2.1",
+        "wsgi.url_scheme": "https",
+        "HTTPS": "on",
+        "SSL_PROTOCOL": "TLSv1.3",
+        "SSL_CIPHER": "ROT13",
+        "SSL_TLS_SNI": "a.example",
+        "SSL_SESSION_RESUMED": "Resumed",
+        "SSL_CLIENT_VERIFY": "SUCCESS",
+        "SSL_CLIENT_CERT": "PEM",
+        "SSL_CLIENT_S_DN": "CN=J\xc3\xb6+emailAddress=jo@example.org,O=Doe\\, Sons \\+ Co,C=AT",
+        "SSL_CLIENT_I_DN": "CN=Authority,DC=example",
+        "SSL_CLIENT_M_SERIAL": "0ABC",
+        "SSL_CLIENT_V_START": "Nov 25 12:00:00 2026 GMT",
+        "SSL_CLIENT_V_END": "Nov 25 12:00:00 2027 GMT",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("#1", "\\#1"),
+        ("a#", "a#"),
+        (" a b ", "\\ a b\\ "),
+        (" ", "\\ "),
+        ('"<;>"', '\\"\\<\\;\\>\\"'),
+        ("a\\b=c", "a\\\\b=c"),
+        ("a\0b", "a\\00b"),
+        ("CN=other,CN=", "CN=other\\,CN="),
+    ],
+)
+def test_nothing_in_a_name_poses_as_another_part(value: str, written: str) -> None:
+    subject = ((("commonName", value),),)
+    assert of_tls({**JO, "subject": subject})["SSL_CLIENT_S_DN"] == f"CN={written}"
 
 
 def test_no_layer_changes_the_one_below() -> None:
