@@ -215,10 +215,6 @@ def _read_address(value: object) -> Optional[Address]:
     return addresses.parse(text) if text else None
 
 
-def _read_own_switch(value: object) -> Optional[bool]:
-    return None if value == "" else _read_switch(value)
-
-
 def _read_proxies(value: object) -> tuple[str, ...]:
     texts = _read_texts(value)
     addresses.Peers(texts)

@@ -8,17 +8,20 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from tests.certificates import Authority, Issued
+from tests.certificates import EC, RSA, Authority, Issued
 from tests.live.apps.versions import install, serving
 from tests.live.client import PATIENCE, BrokenError, Connection, get, request
 from tests.live.harness import APPS, Gate, Server, gated, listening
@@ -230,6 +233,74 @@ def test_alpn(
         with SecureConnection(server.address, realm.trusting(protocols=offered)) as connection:
             assert connection.tls.selected_alpn_protocol() == agreed
             assert connection.get() == "hello\n"
+
+
+# ── Standing checks, by programs that others trust ────────────────────────────────────────────────────
+
+
+def program(*command: str) -> str:
+    """What it says."""
+    found = shutil.which(command[0])
+    assert found is not None, f"{command[0]} is missing: apt-get install {command[0]}"
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10 * PATIENCE, check=False
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module", params=["EC", "RSA"])
+def scanned(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, realm: Realm
+) -> Iterator[str]:
+    """The port of a server as it is by default."""
+    place = tmp_path_factory.mktemp("scanned")
+    site = realm.root.issue("localhost", file=request.param, kind={"EC": EC, "RSA": RSA}[request.param])
+    settings = f'ssl = true\nssl-cert-file = "{site.both}"\nmax-workers = 2\n'
+    with listening() as listener, Server(place, settings, sockets={"https": listener}) as server:
+        server.ready()
+        yield str(listener.getsockname()[1])
+
+
+def test_sslscan_finds_nothing_weak(scanned: str) -> None:
+    document = program("sslscan", "--no-colour", "--xml=-", f"127.0.0.1:{scanned}")
+    found = ElementTree.fromstring(document[document.index("<document") :])
+    protocols = {
+        f"{each.get('type')} {each.get('version')}": each.get("enabled") for each in found.iter("protocol")
+    }
+    assert {name for name, enabled in protocols.items() if enabled == "1"} == {"tls 1.2", "tls 1.3"}
+    ciphers = {str(each.get("cipher")) for each in found.iter("cipher")}
+    assert len(ciphers) == 6
+    for name in ciphers:
+        assert name.startswith(("TLS_AES", "TLS_CHACHA20", "ECDHE-"))
+        assert name.endswith(("-GCM-SHA256", "-GCM-SHA384", "_SHA256", "_SHA384", "-POLY1305"))
+    assert {each.get("supported") for each in found.iter("renegotiation")} == {"0"}
+    assert {each.get("supported") for each in found.iter("compression")} <= {"0"}
+    assert {each.get("vulnerable") for each in found.iter("heartbleed")} == {"0"}
+
+
+def test_nmap_gives_the_best_grade_to_everything(scanned: str) -> None:
+    text = program("nmap", "-p", scanned, "--script", "ssl-enum-ciphers", "127.0.0.1")
+    assert set(re.findall(r"(TLSv[0-9.]+|SSLv[0-9]): ", text)) == {"TLSv1.2", "TLSv1.3"}
+    assert "least strength: A" in text
+    assert "warnings" not in text
+    assert set(re.findall("cipher preference: (.*)", text)) == {"server"}
+
+
+@pytest.mark.parametrize("version", ["-tls1", "-tls1_1"])
+def test_openssl_gets_no_older_version(scanned: str, version: str) -> None:
+    """Even with all that it would usually refuse itself."""
+    command = (
+        "openssl",
+        "s_client",
+        version,
+        "-cipher",
+        "ALL:@SECLEVEL=0",
+        "-connect",
+        f"127.0.0.1:{scanned}",
+    )
+    text = program(*command)
+    assert "alert protocol version" in text
+    assert "Cipher is (NONE)" in text
 
 
 # ── Bytes ─────────────────────────────────────────────────────────────────────────────────────────────
