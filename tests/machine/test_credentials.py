@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import ssl
+import time
+from pathlib import Path
 
+from tests.certificates import Authority, Issued
 from tests.live.apps import versions
+from tests.live.client import PATIENCE, request
+from tests.live.secure import SecureConnection, presented, trusting
 from tests.machine.instance import Instance
 from tests.machine.machine import Machine
+from tests.machine.test_dropins import SHIPPED
 
 SETTINGS = 'env-file = "credential:app.env"\n'
 FROM_ROOT = "[Service]\nLoadCredential=app.env:/root/app.env\n"
@@ -98,3 +105,84 @@ def test_one_that_is_new_takes_a_restart(machine: Machine) -> None:
     assert instance.get().text == "one"
     machine.systemctl("restart", instance.service)
     assert instance.get().text == "one"
+
+
+TLS = """\
+ssl-cert-file = "credential:tls.crt"
+ssl-key-file = "credential:tls.key"
+max-keepalive-reqs = 0
+[listen.http]
+[listen.https]
+ssl = true
+"""
+
+
+def test_a_key_from_the_credential_store(machine: Machine, tmp_path: Path) -> None:
+    """For root's eyes only, on port 443. A reload serves what the service has, a restart what is there."""
+    authority = Authority(tmp_path)
+    one, two = (authority.issue("localhost", file=name) for name in ("one", "two"))
+    store(machine, one)
+    instance = Instance(machine, settings=TLS)
+    machine.run("cp", f"{SHIPPED}/stardust-tls@.socket", "/etc/systemd/system/")
+    machine.systemctl("enable", f"stardust-tls@{instance.name}.socket")
+    instance.start()
+    assert machine.show(instance.service, "UID") != "0"
+    assert instance.get().text == "hello\n"
+    assert served(machine) == one.certificate.read_text()
+    with machine.network():
+        connection = SecureConnection(("127.0.0.1", 443), trusting(authority.certificate))
+    with connection:
+        environ = connection.variables()
+        assert (environ["wsgi.url_scheme"], environ["SERVER_PORT"]) == ("https", "443")
+        machine.systemctl("reload", instance.service)
+        connection.send(request("GET", "/"))
+        assert connection.receive().closes
+    store(machine, two)
+    machine.systemctl("reload", instance.service)
+    assert served(machine) == one.certificate.read_text()
+    machine.systemctl("restart", instance.service)
+    assert served(machine) == two.certificate.read_text()
+
+
+def test_a_key_that_a_group_may_read(machine: Machine, tmp_path: Path) -> None:
+    """Debian's way. What is put in its place is served without a word to anybody."""
+    authority = Authority(tmp_path)
+    one, two = (authority.issue("localhost", file=name) for name in ("one", "two"))
+    machine.run("groupadd", "--system", "--force", "ssl-cert")
+    place(machine, one)
+    credential = '"credential:tls.{}"'
+    settings = TLS.replace(credential.format("crt"), '"/etc/ssl/shop.crt"')
+    instance = Instance(machine, settings=settings.replace(credential.format("key"), '"/etc/ssl/shop.key"'))
+    instance.drop_in("[Service]\nSupplementaryGroups=ssl-cert\n")
+    machine.run("cp", f"{SHIPPED}/stardust-tls@.socket", "/etc/systemd/system/")
+    machine.systemctl("enable", f"stardust-tls@{instance.name}.socket")
+    instance.start()
+    supervisor = instance.supervisor
+    assert served(machine) == one.certificate.read_text()
+    place(machine, two)
+    deadline = time.monotonic() + PATIENCE
+    while served(machine) != two.certificate.read_text():
+        assert time.monotonic() < deadline, "the old one is served"
+    assert (instance.supervisor, instance.status()["generation"]) == (supervisor, 1)
+    machine.systemctl("reload", instance.service)
+    assert served(machine) == two.certificate.read_text()
+
+
+def store(machine: Machine, issued: Issued) -> None:
+    for name, file in (("crt", issued.certificate), ("key", issued.key)):
+        machine.write(f"/etc/credstore/stardust.myapp.tls.{name}", file.read_text(), mode=0o600)
+
+
+def place(machine: Machine, issued: Issued) -> None:
+    """Each in one step, the key for a group."""
+    machine.write("/etc/ssl/shop.crt.new", issued.certificate.read_text(), mode=0o644)
+    machine.write("/etc/ssl/shop.key.new", issued.key.read_text(), mode=0o640)
+    machine.run("chgrp", "ssl-cert", "/etc/ssl/shop.key.new")
+    for name in ("crt", "key"):
+        machine.run("mv", f"/etc/ssl/shop.{name}.new", f"/etc/ssl/shop.{name}")
+
+
+def served(machine: Machine) -> str:
+    """The certificate that a client gets."""
+    with machine.network():
+        return ssl.DER_cert_to_PEM_cert(presented(("127.0.0.1", 443), "localhost"))
