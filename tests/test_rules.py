@@ -3,7 +3,7 @@
 A test belongs to a rule when its name begins so (`test_l13_cut_anywhere`), the id of one of its rows does
 ("F4-leading-zeros"), or the name of a file of http1/corpus. (A file that begins with an R is about a section
 of RFC 9110 that is no rule of ours.) The table has a row for each rule, and says which modules hold it and
-with which statuses what breaks it is refused.
+with which statuses what breaks it is refused. `python -m tests.test_rules` writes the former.
 """
 
 from __future__ import annotations
@@ -100,3 +100,15 @@ def test_with_which_status(rule: str) -> None:
 
 def test_no_test_names_a_rule_that_there_is_not() -> None:
     assert held().keys() <= set(RULES)
+
+
+def write() -> None:
+    lines = PAGE.read_text().split("\n")
+    for number, line in enumerate(lines):
+        if match := _ROW.fullmatch(line):
+            lines[number] = line[: match.start(5)] + column(held()[match[1]]) + " |"
+    PAGE.write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    write()
