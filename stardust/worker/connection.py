@@ -44,7 +44,7 @@ class Greeting(Protocol):
     def go_on(self) -> int:
         """Do what can be done now; what epoll is to watch for until the next call, or 0 when it is over.
 
-        Raises ClientGone, with the reason, if there is to be no HTTP on this connection.
+        Raises ClientGone or OSError, with the reason, if there is to be no HTTP on this connection.
         """
 
 

@@ -441,10 +441,12 @@ class Loop:
         connection = self._welcome(sock, number, door.address, *addresses.peer(peer))
         if door.greetings:
             connection.stage = GREETING
-            connection.greetings = [make(connection) for make in door.greetings]
-            self._greet(connection)
-        elif self._admit(connection):
-            self._receive(connection)
+        if self._admit(connection):
+            if door.greetings:
+                connection.greetings = [make(connection) for make in door.greetings]
+                self._greet(connection)
+            else:
+                self._receive(connection)
         self.accepted += 1
         if connection.interest or self.accepted >= _IN_A_ROW:
             self._step_back(descriptor)
@@ -485,7 +487,7 @@ class Loop:
         while connection.greetings:
             try:
                 interest = connection.greetings[0].go_on()
-            except ClientGone as fault:
+            except (ClientGone, OSError) as fault:
                 self._turn_away(connection, str(fault))
                 return False
             if interest:
@@ -510,14 +512,17 @@ class Loop:
         self._drop(connection)
 
     def _admit(self, connection: Connection) -> bool:
-        """Count a new connection for its peer, or turn it away. For each one as soon as its peer is known. A
-        trusted proxy has those of all its clients."""
-        if connection.told:
+        """Count a new connection for its peer, or turn it away: when it comes, and one of a trusted proxy,
+        which has those of all its clients, when that has told whose it is."""
+        if connection.told or connection.counted != "":
             return True
         host = connection.environ["REMOTE_ADDR"]
         if self.admission.full(host):
             self._complain("info", _TOO_MANY, f"refused {host}: {_TOO_MANY}")
-            self._show_out(connection)
+            if connection.stage == GREETING:
+                self._drop(connection)  # who speaks no HTTP yet would not understand
+            else:
+                self._show_out(connection)
             return False
         connection.counted = self.admission.enter(host)
         return True

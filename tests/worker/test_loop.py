@@ -132,6 +132,7 @@ class Server:
         )
         self._orders: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._bell, self._ringer = socket.socketpair()
+        self._ringer.settimeout(PATIENCE)
         self.loop.watch(self._bell.fileno(), self._obey)
         self._over = threading.Event()
         self._failure: BaseException | None = None
@@ -1259,6 +1260,20 @@ class TestAdmission:
             with Client(server.address) as again:
                 assert again.get().status == 200
 
+    def test_s6_who_has_not_come_to_http_counts_too(self, kept: Config) -> None:
+        """And is told nothing: there is no HTTP on that connection yet."""
+        config = replace(kept, max_connections_per_peer=1)
+        with (
+            Server(echo, config, [tcp_door()._replace(greetings=(Word,))]) as server,
+            Client(server.address) as first,
+            Client(server.address) as second,
+        ):
+            server.until(lambda loop: loop.greeting.members)
+            second.ended()
+            first.send(b"::1")
+            assert first.get().status == 200
+            assert server.ask(lambda loop: len(loop.connections)) == 1
+
     def test_s6_who_comes_by_a_unix_socket_is_nobodys_peer(self, kept: Config, tmp_path: Path) -> None:
         config = replace(kept, max_connections_per_peer=1)
         with (
@@ -1916,8 +1931,8 @@ class TestGiving:
             server.until(lambda loop: loop.greeting.members)
             server.leave()
             sibling.nothing()
-            client.send(b"one")
-            assert sibling.taken().passage.host == ""
+            client.send(b"::1")
+            assert sibling.taken().passage.host == "::1"
             server.ended()
 
     def test_a_request_is_finished_and_its_connection_goes(
