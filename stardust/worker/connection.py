@@ -254,9 +254,10 @@ class Connection:
             self.outbox.close()
         if self.spool is not None:
             self.spool.close()
-        self.exchange = None  # it refers to our methods: without this, each connection is a cycle
         self.socket.close()
-        self.exchange = None  # it holds our bound methods: no cycles are left to the collector
+        # They refer to us: so no cycles are left to the collector.
+        self.exchange = None
+        self.greetings = ()
 
     def _keep(self, outbox: Outbox, data: bytes) -> None:
         try:

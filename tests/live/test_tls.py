@@ -120,6 +120,42 @@ def test_one_server_has_both(tmp_path: Path, realm: Realm) -> None:
             SecureConnection(plain.getsockname(), realm.trusting())
 
 
+def test_l14_a_proxy_that_passes_tls_on_says_who_the_client_is(
+    tmp_path: Path, realm: Realm, listener: socket.socket
+) -> None:
+    """Its PROXY header comes before the handshake, in one piece with it or not."""
+    settings = f'{realm.settings()}{KEEPING}proxy-protocol = true\ntrusted-proxies = "127.0.0.1"\n'
+    header = b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 443\r\n"
+    with Server(tmp_path, settings, sockets={"https": listener}) as server:
+        server.ready()
+        for said in (header, header[:10]):
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = realm.trusting().wrap_bio(incoming, outgoing, server_hostname="localhost")
+            with Connection(server.address) as connection:
+                connection.send(said)
+                rest, done = header[len(said) :], False
+                while not done:
+                    with contextlib.suppress(ssl.SSLWantReadError):
+                        client.do_handshake()
+                        done = True
+                    connection.send(rest + outgoing.read())
+                    rest = b""
+                    if not done:
+                        incoming.write(connection.socket.recv(65536))
+                client.write(request("GET", "/variables", "Connection: close"))
+                connection.send(outgoing.read())
+                answer, more = b"", b"."
+                while more:
+                    try:
+                        more = client.read(65536)
+                        answer += more
+                    except ssl.SSLWantReadError:
+                        incoming.write(connection.socket.recv(65536))
+            environ = json.loads(answer.partition(b"\r\n\r\n")[2])
+            assert (environ["REMOTE_ADDR"], environ["REMOTE_PORT"]) == ("192.0.2.1", "4711")
+            assert (environ["HTTPS"], environ["SSL_TLS_SNI"]) == ("on", "localhost")
+
+
 def test_a_reload_that_turns_it_on_leaves_plain_connections_plain(
     tmp_path: Path, realm: Realm, listener: socket.socket
 ) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import gc
 import select
 import socket
 import ssl
 import struct
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -579,6 +581,27 @@ class TestEnd:
         with pytest.raises(ClientGone):
             wire.connection.send(b"x")
         assert self.ends(wire)
+
+
+@pytest.mark.parametrize("done", [True, False], ids=["after its handshake", "before"])
+def test_p10_a_connection_leaves_no_cycle(realm: Realm, done: bool) -> None:
+    """Else all that OpenSSL has of it lives until the collector comes by: anybody could fill the memory."""
+    gc.disable()
+    try:
+        wire = Wire(realm)
+        wire.connection.greetings = [wire.greeting]
+        session = weakref.ref(wire.greeting._session)
+        if done:
+            wire.shake().connection.send(b"hello")
+        else:
+            wire.step()
+            wire.carry()
+            wire.greeting.go_on()
+        wire.close()
+        del wire
+        assert session() is None
+    finally:
+        gc.enable()
 
 
 def test_the_greeting_is_a_handshake(wire: Wire) -> None:
