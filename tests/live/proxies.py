@@ -32,53 +32,6 @@ UNPACKED = Path(sys.prefix) / "proxies"
 
 HAPROXY = """
 defaults
-    mode http
-    retries 0
-    timeout connect 10m
-    timeout client 10m
-    timeout server 10m
-    http-reuse always
-frontend front
-    bind fd@{listener}
-    default_backend application
-backend application
-    server one {server} pool-purge-delay 10m
-"""
-
-NGINX = """
-daemon off;
-user {user};
-pid {place}/nginx.pid;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {place}/nginx-body;
-    proxy_temp_path {place}/nginx-proxy;
-    fastcgi_temp_path {place}/nginx-fastcgi;
-    uwsgi_temp_path {place}/nginx-uwsgi;
-    scgi_temp_path {place}/nginx-scgi;
-    keepalive_requests 1000000;
-    upstream application {{
-        server {server} max_fails=0;
-        keepalive 100;
-        keepalive_requests 1000000;
-        keepalive_timeout 10m;
-    }}
-    server {{
-        listen {address};
-        location / {{
-            proxy_pass http://application;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_next_upstream off;
-        }}
-    }}
-}}
-"""
-
-
-GUIDED_HAPROXY = """
-defaults
     retries 0
     timeout connect 10m
     timeout client 10m
@@ -86,7 +39,7 @@ defaults
 {guided}
 """
 
-GUIDED_NGINX = """
+NGINX = """
 daemon off;
 user {user};
 pid {place}/nginx.pid;
@@ -97,13 +50,14 @@ events {{ }}
     {guided}
 }}
 """
-GUIDED_HTTP = """
+NGINX_HTTP = """
     access_log off;
     client_body_temp_path {place}/nginx-body;
     proxy_temp_path {place}/nginx-proxy;
     fastcgi_temp_path {place}/nginx-fastcgi;
     uwsgi_temp_path {place}/nginx-uwsgi;
     scgi_temp_path {place}/nginx-scgi;
+    keepalive_requests 1000000;
     proxy_next_upstream off;
 """
 
@@ -116,6 +70,13 @@ class Guided(NamedTuple):
     proxy: str
 
 
+class Start(NamedTuple):
+    """What starts a proxy, and the variables beside ours."""
+
+    command: list[str]
+    environ: dict[str, str]
+
+
 def guided(title: str) -> Guided:
     _, found, rest = GUIDE.read_text().partition(f"\n### {title}\n")
     assert found, f"the guide has no section {title!r}"
@@ -125,36 +86,43 @@ def guided(title: str) -> Guided:
 
 
 @contextlib.contextmanager
-def guided_proxy(place: Path, told: Guided, server: Address) -> Iterator[Address]:
+def proxy(place: Path, told: Guided, server: Address) -> Iterator[Address]:
     """The proxy of a section before the server at `server`; where it listens itself."""
+    there = server if isinstance(server, str) else "{}:{}".format(*server)
+    prepare = haproxy if told.title.startswith("HAProxy") else nginx
     with listening() as listener:
-        address = ":".join(map(str, listener.getsockname()))
-        if told.title.startswith("HAProxy"):
-            there = server if isinstance(server, str) else "{}:{}".format(*server)
-            lines = told.proxy.replace(f"bind :{HTTP_PORT}", f"bind fd@{listener.fileno()}")
-            config = place / "haproxy.cfg"
-            config.write_text(GUIDED_HAPROXY.format(guided=lines.replace(SERVER, str(there))))
-            command, environ = ["haproxy", "-db", "-f", str(config)], {}
-        else:
-            there = f"unix:{server}" if isinstance(server, str) else "{}:{}".format(*server)
-            lines = told.proxy.replace(f"listen {HTTP_PORT};", f"listen {address};")
-            config = place / "nginx.conf"
-            block, settings = ("stream", "") if "proxy_protocol" in lines else ("http", GUIDED_HTTP)
-            config.write_text(
-                GUIDED_NGINX.format(
-                    place=place,
-                    user=pwd.getpwuid(os.geteuid()).pw_name,
-                    modules=modules(),
-                    block=block,
-                    settings=settings.format(place=place),
-                    guided=lines.replace(f"unix:{SERVER}", there),
-                )
-            )
-            command = ["nginx", "-p", str(place), "-c", str(config), "-e", "stderr"]
-            listener.setblocking(False)
-            environ = {"NGINX": f"{listener.fileno()};"}
-        with running(place, listener, command, environ):
+        start = prepare(place, told.proxy, str(there), listener)
+        with running(place, listener, start):
             yield listener.getsockname()
+
+
+def haproxy(place: Path, lines: str, server: str, listener: socket.socket) -> Start:
+    config = place / "haproxy.cfg"
+    lines = lines.replace(f"bind :{HTTP_PORT}", f"bind fd@{listener.fileno()}").replace(SERVER, server)
+    config.write_text(HAPROXY.format(guided=lines))
+    return Start(["haproxy", "-db", "-f", str(config)], {})
+
+
+def nginx(place: Path, lines: str, server: str, listener: socket.socket) -> Start:
+    config = place / "nginx.conf"
+    address = "{}:{}".format(*listener.getsockname())
+    lines = lines.replace(f"listen {HTTP_PORT};", f"listen {address};")
+    lines = lines.replace(f"unix:{SERVER}", f"unix:{server}" if "/" in server else server)
+    stream = "proxy_protocol" in lines
+    config.write_text(
+        NGINX.format(
+            place=place,
+            user=pwd.getpwuid(os.geteuid()).pw_name,
+            modules=modules(),
+            block="stream" if stream else "http",
+            settings="" if stream else NGINX_HTTP.format(place=place),
+            guided=lines,
+        )
+    )
+    # As one nginx hands its sockets to the next when it is upgraded: they do not block.
+    listener.setblocking(False)
+    command = ["nginx", "-p", str(place), "-c", str(config), "-e", "stderr"]
+    return Start(command, {"NGINX": f"{listener.fileno()};"})
 
 
 def modules() -> Path:
@@ -166,35 +134,9 @@ def modules() -> Path:
 
 
 @contextlib.contextmanager
-def haproxy(place: Path, server: str) -> Iterator[Address]:
-    """Before the server at `server`, as host:port; where it listens itself."""
-    with listening() as listener:
-        config = place / "haproxy.cfg"
-        config.write_text(HAPROXY.format(listener=listener.fileno(), server=server))
-        with running(place, listener, ["haproxy", "-db", "-f", str(config)], {}):
-            yield listener.getsockname()
-
-
-@contextlib.contextmanager
-def nginx(place: Path, server: str) -> Iterator[Address]:
-    """Before the server at `server`, as host:port; where it listens itself."""
-    with listening() as listener:
-        config = place / "nginx.conf"
-        address = ":".join(map(str, listener.getsockname()))
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        config.write_text(NGINX.format(place=place, user=user, address=address, server=server))
-        command = ["nginx", "-p", str(place), "-c", str(config), "-e", "stderr"]
-        # As one nginx hands its sockets to the next when it is upgraded: they do not block.
-        listener.setblocking(False)
-        with running(place, listener, command, {"NGINX": f"{listener.fileno()};"}):
-            yield listener.getsockname()
-
-
-@contextlib.contextmanager
-def running(
-    place: Path, listener: socket.socket, command: list[str], environ: dict[str, str]
-) -> Iterator[None]:
+def running(place: Path, listener: socket.socket, start: Start) -> Iterator[None]:
     """A proxy from entering the context to leaving it; it must not end before."""
+    command, environ = start
     program = shutil.which(command[0], path=f"{UNPACKED}/usr/sbin:/usr/sbin:{os.environ['PATH']}")
     assert program is not None, f"{command[0]} is missing: make .venv/proxies"
     libraries = ":".join(map(str, UNPACKED.glob("usr/lib/*")))

@@ -7,8 +7,7 @@ import contextlib
 import hashlib
 import json
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +17,8 @@ from tests.live.apps.giant import pieces
 from tests.live.client import Address, Connection, request
 from tests.live.harness import APPS, PROBE, Server, listening
 from tests.live.load import Load
-from tests.live.proxies import guided, guided_proxy, haproxy, nginx
+from tests.live.proxies import guided, proxy
 from tests.live.sockdiag import peers
-
-Proxy = Callable[[Path, str], AbstractContextManager[Address]]
-PROXIES: list[Proxy] = [haproxy, nginx]
 
 GIANT = APPS / "giant.py"
 WORKERS = 4
@@ -36,11 +32,11 @@ max-reqs-per-child = 100
 """
 
 
-@pytest.mark.parametrize("proxy", PROXIES, ids=["haproxy", "nginx"])
-def test_reloads(tmp_path: Path, listener: socket.socket, proxy: Proxy) -> None:
+@pytest.mark.parametrize("title", ["HAProxy", "nginx"])
+def test_reloads(tmp_path: Path, listener: socket.socket, title: str) -> None:
     with Server(tmp_path, SETTINGS, sockets={"http": listener}) as server:
         server.ready()
-        with proxy(tmp_path, "{}:{}".format(*listener.getsockname())) as address:
+        with proxy(tmp_path, guided(title), server.address) as address:
             with Load(address, "/pid", 16, keeping=16, varied=True) as load:
                 for _ in range(RELOADS):
                     assert server.control("reload").code == 0
@@ -84,7 +80,7 @@ class Way(NamedTuple):
             Server(place, settings, app=app, sockets={"http": listener}) as server,
         ):
             server.ready()
-            with guided_proxy(place, told, server.address) as address:
+            with proxy(place, told, server.address) as address:
                 yield server, address
 
 
