@@ -38,7 +38,7 @@ import socket
 import struct
 from typing import NamedTuple, Optional
 
-from stardust.address import ABSTRACT, TCP, UNIX, Address
+from stardust.address import ABSTRACT, TCP, UNIX, Address, ip
 from stardust.errors import HandoffError
 
 MOST_DATA = 65536  # bytes of a request that move with its connection
@@ -176,6 +176,11 @@ def decode(message: bytes) -> Passage:
         raise HandoffError("an address that is not ASCII") from None
     if kind >= len(_KINDS) or not _HOST.fullmatch(host) or peer is None:
         raise HandoffError("an address that is none")
+    try:
+        if peer[1]:
+            ip(peer[1])
+    except ValueError:
+        raise HandoffError("a peer whose address is none") from None
     if len(data) > MOST_DATA or not _is_moment(began) or not _is_moment(since):
         raise HandoffError("a size or a time that is out of bounds")
     listener = Address(_KINDS[kind], host, number, os.fsdecode(texts[1]))

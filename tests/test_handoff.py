@@ -134,12 +134,23 @@ def test_a_moment_that_is_none(moment: float) -> None:
     [
         (PASSAGE._replace(host="evil host"), "address"),
         (PASSAGE._replace(host="a\r\nb"), "address"),
+        (PASSAGE._replace(host="::::"), "address"),
+        (PASSAGE._replace(host="192.0.2.1.5"), "address"),
         (PASSAGE._replace(port="4711x"), "address"),
         (PASSAGE._replace(listener=Address("tcp", "a b", 1)), "address"),
         (PASSAGE._replace(listener=Address("tcp", "\x80", 1)), "not ASCII"),
         (PASSAGE._replace(data=bytes(MOST_DATA + 1)), "out of bounds"),
     ],
-    ids=["host with blank", "host with line end", "port", "listener", "not ASCII", "too much data"],
+    ids=[
+        "host with blank",
+        "host with line end",
+        "colons",
+        "five numbers",
+        "port",
+        "listener",
+        "not ASCII",
+        "too much data",
+    ],
 )
 def test_what_no_worker_sends(passage: Passage, reason: str) -> None:
     with pytest.raises(HandoffError, match=reason):
