@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.certificates import Authority
 from tests.live.apps.giant import pieces
 from tests.live.client import Address, Connection, request
 from tests.live.harness import APPS, PROBE, Server, listening
 from tests.live.load import Load
 from tests.live.proxies import guided, proxy
+from tests.live.secure import SecureConnection, trusting
 from tests.live.sockdiag import peers
 
 GIANT = APPS / "giant.py"
@@ -61,18 +63,20 @@ CLIENTS = ["127.0.0.8", "127.0.0.9"]
 
 
 class Way(NamedTuple):
-    """A proxy of the guide, how it reaches the server, and with what in place of some word of the guide."""
+    """A proxy of the guide, how it reaches the server, with what in place of some word of the guide, and with
+    what settings of the server besides."""
 
     title: str
     unix: bool
     words: tuple[str, str] = ("", "")
+    settings: str = ""
 
     @contextlib.contextmanager
     def taken(self, place: Path, app: Path) -> Iterator[tuple[Server, Address]]:
         """A server of one worker and the proxy before it; where that one listens."""
         told = guided(self.title)
         told = told._replace(proxy=told.proxy.replace(*self.words))
-        settings = told.settings + "max-workers = 1\nmax-reqs-per-child = 0\n"
+        settings = told.settings + self.settings + "max-workers = 1\nmax-reqs-per-child = 0\n"
         if not self.unix:
             settings = settings.replace('"unix:"', '"127.0.0.1"')
         with (
@@ -149,6 +153,23 @@ def test_proxy_protocol(tmp_path: Path, way: Way) -> None:
             # CVE-2026-47737: once on a connection
             client.send(b"PROXY TCP4 6.6.6.6 6.6.6.6 1 1\r\n\r\n")
             assert client.receive().status == 400
+
+
+def test_l14_proxy_protocol_before_tls(tmp_path: Path) -> None:
+    """The proxy passes bytes on that it cannot read: who the client is comes before its handshake."""
+    root = Authority(tmp_path, "root")
+    localhost = root.issue("localhost", sans=["DNS:localhost"])
+    tls = f'ssl = true\nssl-cert-file = "{localhost.both}"\n'
+    way = Way("HAProxy, PROXY protocol", unix=True, settings=tls)
+    with (
+        way.taken(tmp_path, PROBE) as (_, address),
+        SecureConnection(address, trusting(root.certificate)) as client,
+    ):
+        host, port = client.socket.getsockname()
+        for _ in range(2):
+            environ = client.variables()
+            assert (environ["REMOTE_ADDR"], environ["REMOTE_PORT"]) == (host, str(port))
+            assert (environ["wsgi.url_scheme"], environ["HTTPS"]) == ("https", "on")
 
 
 @pytest.mark.timeout(300)
