@@ -7,7 +7,7 @@ from typing import Any
 
 BODY = b"Hello, world!\n"
 PIECE = b"0123456789abcdef" * 4096
-SIZE = 16 * len(PIECE)
+SIZE = 64 * len(PIECE)  # more than the kernel buffers for a reader: 2.7 MiB, over the loopback
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
