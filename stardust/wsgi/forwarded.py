@@ -89,7 +89,8 @@ _PORT = re.compile(r"[0-9]{1,5}")
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _NEVER_IN_PATH = re.compile(r"[\x00-\x1f\x7f\\]")
 _LONGEST_NODE = 100
-_KEPT_NODES = 1024
+_LONGEST_KEPT = 512
+_KEPT = 1024
 
 
 def claims(key: str) -> bool:
@@ -150,22 +151,34 @@ class Forwarding:
         self.proxies = proxies
         self._heard = frozenset(map(key_of, headers))
         self._hops = hops
+        self._keys = (*sorted(self._heard), "HTTP_HOST")  # of what changes depend on
+        self._known = functools.lru_cache(_KEPT)(self._read)
 
     def unheard(self, key: str) -> bool:
         """Whether a field is to be removed though a trusted proxy sent it."""
         return key in CLAIMS and key not in self._heard
 
-    def changes(self, base: Environ, head: Head) -> dict[str, str]:
+    def changes(self, base: Environ, head: Head) -> Mapping[str, str]:
         """What `head` says about its client: keys of the environ to set. `base` is the environ of the
         connection, whose peer is trusted; `head.fields` has no field that is `unheard`.
 
-        Raises ProtocolError (400).
+        Raises ProtocolError (400). Clients come with more than one request: what was read is remembered.
         """
-        told = self._forwarded if "HTTP_FORWARDED" in self._heard else self._x_forwarded
-        return told(base, head)
+        said = tuple(map(head.fields.get, self._keys))
+        scheme: str = base["wsgi.url_scheme"]
+        known = sum(map(len, filter(None, said))) <= _LONGEST_KEPT
+        changes = self._known(scheme, said) if known else self._read(scheme, said)
+        if "SCRIPT_NAME" in changes:
+            return {**changes, **_below(changes["SCRIPT_NAME"], head.path)}
+        return changes
 
-    def _x_forwarded(self, base: Environ, head: Head) -> dict[str, str]:
-        fields = head.fields
+    def _read(self, scheme: str, said: tuple[Optional[str], ...]) -> Mapping[str, str]:
+        """What the values of `_keys` say, on a connection of this scheme."""
+        fields = {key: value for key, value in zip(self._keys, said) if value is not None}  # noqa: B905 - 3.9
+        told = self._forwarded if "HTTP_FORWARDED" in self._heard else self._x_forwarded
+        return told(scheme, fields)
+
+    def _x_forwarded(self, own: str, fields: Mapping[str, str]) -> dict[str, str]:
         changes: dict[str, str] = {}
         chain = fields.get("HTTP_X_FORWARDED_FOR", "")
         node, first = self._walk(_addresses(chain))
@@ -176,22 +189,23 @@ class Forwarding:
         if said:
             changes.update(said)
             scheme, host, port, prefix = (said.get(key, "") for key in _SAID)
-            changes.update(_location(base, fields, scheme, host, port))
-            changes.update(_mounted(prefix, head.path))
+            changes.update(_location(own, fields, scheme, host, port))
+            if prefix not in ("", "/"):
+                changes["SCRIPT_NAME"] = _mounted(prefix)
             if scheme:
                 changes["HTTP_X_FORWARDED_PROTO"] = changes["wsgi.url_scheme"]
         return changes
 
-    def _forwarded(self, base: Environ, head: Head) -> dict[str, str]:
+    def _forwarded(self, own: str, fields: Mapping[str, str]) -> dict[str, str]:
         changes: dict[str, str] = {}
-        chain = head.fields.get("HTTP_FORWARDED", "")
+        chain = fields.get("HTTP_FORWARDED", "")
         node, first = self._walk(reversed(_elements(chain)))
         if node is not None:
             changes["REMOTE_ADDR"], changes["REMOTE_PORT"] = node.host, node.port
         if first is not None:
             changes["HTTP_FORWARDED"] = chain[first.start :].strip(grammar.BLANKS)
             scheme, host = first.pairs.get("proto", ""), first.pairs.get("host", "")
-            changes.update(_location(base, head.fields, scheme, host, ""))
+            changes.update(_location(own, fields, scheme, host, ""))
         return changes
 
     def _walk(self, hops: Iterable[Hop]) -> tuple[Optional[Node], Optional[Hop]]:
@@ -252,7 +266,7 @@ def _node(name: str) -> Node:
     return _short_node(name)
 
 
-@functools.lru_cache(_KEPT_NODES)
+@functools.lru_cache(_KEPT)
 def _short_node(name: str) -> Node:
     if name == address.BY_UNIX:
         return Node("", "")
@@ -274,8 +288,8 @@ def _unknown(name: str) -> ProtocolError:
     return ProtocolError(400, f"a proxy names its client by what is no address: {name[:64]!a}")
 
 
-def _location(base: Environ, fields: Mapping[str, str], scheme: str, host: str, port: str) -> dict[str, str]:
-    """Scheme, host and port as the client has them; "" for what nobody says.
+def _location(own: str, fields: Mapping[str, str], scheme: str, host: str, port: str) -> dict[str, str]:
+    """Scheme, host and port as the client has them; "" for what nobody says. `own`: the connection's scheme.
 
     PEP 3333 has HTTP_HOST before SERVER_NAME and SERVER_PORT in the URL, and all of them have to agree.
     """
@@ -289,8 +303,8 @@ def _location(base: Environ, fields: Mapping[str, str], scheme: str, host: str, 
         changes["wsgi.url_scheme"] = scheme = known
         if scheme == "https":
             changes["HTTPS"] = "on"
-        elif "HTTPS" in base:
-            changes["HTTPS"] = ""
+        elif own == "https":
+            changes["HTTPS"] = ""  # the connection's own is "on"
     if host:
         check_host(host)
         changes["HTTP_HOST"] = host
@@ -299,7 +313,7 @@ def _location(base: Environ, fields: Mapping[str, str], scheme: str, host: str, 
         changes["SERVER_NAME"] = name
     if port and (not _PORT.fullmatch(port) or not 0 < int(port) <= 65535):
         raise ProtocolError(400, f"a proxy names no port: {port[:64]!a}")
-    changes["SERVER_PORT"] = port or its_port or _PORTS[scheme or base["wsgi.url_scheme"]]
+    changes["SERVER_PORT"] = port or its_port or _PORTS[scheme or own]
     return changes
 
 
@@ -309,14 +323,9 @@ def _split(host: str) -> tuple[str, str]:
     return (match[1], match[2] or "") if match else ("", "")
 
 
-def _mounted(prefix: str, path: str) -> dict[str, str]:
-    """SCRIPT_NAME for an application that its client sees below `prefix`, and PATH_INFO without it.
-
-    Some proxies have taken the prefix off the path, others leave that to us.
-    """
+def _mounted(prefix: str) -> str:
+    """SCRIPT_NAME for an application that its client sees below `prefix`."""
     raw = prefix[:-1] if prefix.endswith("/") else prefix
-    if not raw:
-        return {}
     name = unquote(raw, "latin-1")
     segments = name.split("/")[1:]
     # "//" would have links lead to another host; what is below ".." is not below the prefix.
@@ -326,7 +335,10 @@ def _mounted(prefix: str, path: str) -> dict[str, str]:
         or _NEVER_IN_PATH.search(name)
     ):
         raise ProtocolError(400, f"a proxy names no prefix of paths: {prefix[:64]!a}")
+    return name
+
+
+def _below(name: str, path: str) -> dict[str, str]:
+    """PATH_INFO without SCRIPT_NAME. Some proxies have taken that off the path, others leave it to us."""
     whole = unquote(path, "latin-1")
-    if whole == name or whole.startswith(name + "/"):
-        return {"SCRIPT_NAME": name, "PATH_INFO": whole[len(name) :]}
-    return {"SCRIPT_NAME": name}
+    return {"PATH_INFO": whole[len(name) :]} if whole == name or whole.startswith(name + "/") else {}

@@ -183,8 +183,28 @@ def test_l14_scheme_and_host_and_port_agree() -> None:
     lines = ["X-Forwarded-Proto: https", "X-Forwarded-Host: b:81", "X-Forwarded-Port: 82"]
     assert told(*lines)["SERVER_PORT"] == "82"
     assert told(*lines[:2])["SERVER_PORT"] == "81"
-    assert told("X-Forwarded-Proto: https", base={**BASE, "HTTPS": "on"})["HTTPS"] == "on"
-    assert told("X-Forwarded-Proto: http", base={**BASE, "HTTPS": "on"})["HTTPS"] == ""
+    secure = {**BASE, "HTTPS": "on", "wsgi.url_scheme": "https"}
+    assert told("X-Forwarded-Proto: https", base=secure)["HTTPS"] == "on"
+    assert told("X-Forwarded-Proto: http", base=secure)["HTTPS"] == ""
+    assert told("X-Forwarded-Host: b", base=secure)["SERVER_PORT"] == "443"
+
+
+def test_what_is_remembered_is_right() -> None:
+    """The same for the next request, and another for another one, by the same reader."""
+    forwarding = Forwarding(Peers(PROXIES), ALL, 0)
+
+    def changes(client: str, path: str = "/p/q") -> Any:
+        fields = {"HTTP_HOST": "a", "HTTP_X_FORWARDED_FOR": client, "HTTP_X_FORWARDED_PREFIX": "/p"}
+        found = forwarding.changes(BASE, Head("GET", path, path, "", "HTTP/1.1", fields, 0, False, True))
+        return found["REMOTE_ADDR"], found.get("PATH_INFO")
+
+    for _ in range(2):
+        assert changes("203.0.113.1") == ("203.0.113.1", "/q")
+        assert changes("203.0.113.2") == ("203.0.113.2", "/q")
+        assert changes("203.0.113.1", path="/p/r") == ("203.0.113.1", "/r")
+        assert changes("203.0.113.1", path="/r") == ("203.0.113.1", None)
+        assert changes("x" * 600 + ", 203.0.113.1") == ("203.0.113.1", "/q")
+    assert forwarding._known.cache_info().currsize == 2
 
 
 @pytest.mark.parametrize(
