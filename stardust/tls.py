@@ -268,27 +268,31 @@ class Session(ssl.SSLObject):
 
 
 class Identity:
-    """A certificate with its key, and the context that presents it. After a ConfigError it is as before."""
+    """A certificate with its key, and the context that presents it. After a ConfigError it is as before.
 
-    __slots__ = ("_config", "_key_path", "_seen", "certificate", "context", "path")
+    `read`: how its files looked when they were read; `told`: how they looked when it was said that they
+    cannot be, None for never.
+    """
+
+    __slots__ = ("_config", "_key_path", "certificate", "context", "path", "read", "told")
 
     def __init__(self, config: Config, number: int) -> None:
         self._config = config
         self.path = config.ssl_cert_file[number]
         self._key_path = config.ssl_key_file[number] if config.ssl_key_file else self.path
-        self._seen = self._look()
+        self.read = self.look()
+        self.told: Optional[Look] = None
         pair = _Files(config).pair(self.path, self._key_path)
         self.context = _context(config)
         self._put(pair, self.context)
         self.certificate = pair.certificate
 
-    def changed(self) -> bool:
-        """Whether its files are others than at the last look."""
-        before, self._seen = self._seen, self._look()
-        return self._seen != before
+    def look(self) -> Look:
+        """How the files look now."""
+        return _look([self.path, self._key_path])
 
-    def renew(self) -> None:
-        """Read the files again. Connections go on with what they have."""
+    def renew(self, look: Look) -> None:
+        """Read the files again, which look so. Connections go on with what they have."""
         pair = _Files(self._config).pair(self.path, self._key_path)
         self._put(pair, _empty_context(self._config))
         # A context has a place for each kind of key, so the old certificate would stay beside the new one.
@@ -296,6 +300,7 @@ class Identity:
             self.context = _context(self._config)
         self._put(pair, self.context)
         self.certificate = pair.certificate
+        self.read = look
 
     def expired(self) -> str:
         """That it is too old, if it is, for the log; else ""."""
@@ -304,9 +309,6 @@ class Identity:
         day = time.strftime("%Y-%m-%d", time.gmtime(self.certificate.expires))
         return f"{self.path}: the certificate has expired on {day}; clients will refuse it"
 
-    def _look(self) -> Look:
-        return _look([self.path, self._key_path])
-
     def _put(self, pair: Pair, context: ssl.SSLContext) -> None:
         asked: list[bool] = []
 
@@ -314,11 +316,12 @@ class Identity:
             asked.append(True)
             return pair.password
 
-        with _at_a_path(pair.chain) as chain, _at_a_path(pair.key) as key:
-            try:
+        try:
+            with _at_a_path(pair.chain) as chain, _at_a_path(pair.key) as key:
                 context.load_cert_chain(chain, key, password)
-            except (ssl.SSLError, ValueError) as fault:
-                raise self._refusal(fault, asked=bool(asked)) from None
+        # An ssl.SSLError is an OSError; so is what comes of too few descriptors.
+        except (OSError, ValueError) as fault:
+            raise self._refusal(fault, asked=bool(asked)) from None
 
     def _refusal(self, fault: Exception, *, asked: bool) -> ConfigError:
         config = self._config
@@ -359,25 +362,32 @@ class Identities:
         return session  # type: ignore[no-any-return]
 
     def renew(self, now: float, log: Log) -> None:
-        """Take over files that have changed; but look at them once a second at most."""
+        """Take over files that have changed; but look at them once a second at most.
+
+        What cannot be taken over is tried again and again, and told of once: it may be half of a change, or a
+        shortage of the moment.
+        """
         if now < self._look_at:
             return
         self._look_at = now + _LOOK_AGAIN
-        changed = [each for each in self._identities if each.changed()]
-        for each in changed:
+        for each in self._identities:
+            look = each.look()
+            if look == each.read:
+                continue
             try:
-                each.renew()
+                each.renew(look)
             except ConfigError as fault:
-                log.warning(
-                    f"{each.path} or its key has changed, and cannot be taken over: {fault}. What was read "
-                    "before stays in use; a reload reads it again, with the rights of the server's start"
-                )
-            else:
-                log.info(f"{each.path}: new connections get this certificate")
-                if each.expired():
-                    log.warning(each.expired())
-        if changed:
+                if look != each.told:
+                    each.told = look
+                    log.warning(
+                        f"{each.path} or its key has changed, and cannot be taken over: {fault}. What was "
+                        "read before stays in use; a reload reads it with the rights of the server's start"
+                    )
+                continue
             self._name()
+            log.info(f"{each.path}: new connections get this certificate")
+            if each.expired():
+                log.warning(each.expired())
         if self._seen != _look(self._authorities):
             self._seen = _look(self._authorities)
             log.warning(f"{' or '.join(self._authorities)} has changed; a reload takes the authorities over")

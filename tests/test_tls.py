@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import ssl
 import string
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -416,6 +418,13 @@ class TestProtocols:
 # ── Renewal ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
 @pytest.fixture
 def served(realm: Realm, tmp_path: Path) -> Issued:
     """A certificate that may be changed."""
@@ -486,6 +495,23 @@ class TestRenewal:
         served.key.write_bytes(realm.other.key.read_bytes())
         identities.renew(300.0, log)
         assert shake(identities).certificate == der(realm.other)
+
+    def test_a_shortage_of_the_moment_passes(
+        self, realm: Realm, served: Issued, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As when there is no descriptor left: it is tried again, though the files do not change any more."""
+        log = Journal()
+        identities = Identities(pair(served))
+        served.replace(realm.other)
+        with monkeypatch.context() as scarce:
+            scarce.setattr("os.memfd_create", raising(OSError(errno.EMFILE, "Too many open files")))
+            identities.renew(100.0, log)
+            identities.renew(101.0, log)
+        assert shake(identities).certificate == der(realm.site)
+        identities.renew(102.0, log)
+        assert shake(identities).certificate == der(realm.other)
+        assert [line.partition(":")[0] for line in log.lines] == ["warning", "info"]
+        assert "too many open files" in log.lines[0]
 
     def test_files_that_are_gone_stay_in_use(self, realm: Realm, served: Issued) -> None:
         log = Journal()
