@@ -33,19 +33,19 @@ def peer(host: str) -> Peer:
 class Admission:
     """Connections by peer. `most` of each, 0 for any number: then nobody is counted."""
 
-    __slots__ = ("_counts", "_most")
+    __slots__ = ("_counts", "most")
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._counts: dict[Peer, int] = {}
 
     def full(self, host: str) -> bool:
         """Whether one more from there is one too many."""
-        return self._most > 0 and self._counts.get(peer(host), 0) >= self._most
+        return self.most > 0 and self._counts.get(peer(host), 0) >= self.most
 
     def enter(self, host: str) -> Peer:
         """Count one more, however many there are. What `leave` is to be told; "" for nobody."""
-        who = peer(host) if self._most else ""
+        who = peer(host) if self.most else ""
         if who != "":
             self._counts[who] = self._counts.get(who, 0) + 1
         return who

@@ -514,7 +514,7 @@ class Loop:
     def _admit(self, connection: Connection) -> bool:
         """Count a new connection for its peer, or turn it away: when it comes, and one of a trusted proxy,
         which has those of all its clients, when that has told whose it is."""
-        if connection.told or connection.counted != "":
+        if not self.admission.most or connection.told or connection.counted != "":
             return True
         host = connection.environ["REMOTE_ADDR"]
         if self.admission.full(host):
