@@ -39,7 +39,7 @@ _RECEIVE = 17408  # bytes asked for at once: a record with all that may be aroun
 _SEAL = _RECORD  # bytes encrypted at once: so much memory may a slow reader cost beside what is counted
 _MOST_AT_ONCE = 1024 * 1024  # bytes for one send: other connections have their turn between
 _MOST_HANDSHAKE = 256 * 1024  # bytes of a client's; OpenSSL takes chains of certificates of up to 100 KiB
-_MOST_ANSWERS = 65536  # bytes that OpenSSL may have to say without being asked
+_MOST_ANSWERS = 65536  # bytes that OpenSSL may have to say by itself, to a client that does not read
 
 _PLAIN = b"This port speaks HTTPS only: ask for https://.\n"
 
@@ -127,12 +127,20 @@ class SecureSocket:
                     break
                 data += more
         except ssl.SSLWantReadError:
-            return data
-        if not data:
-            self._ended = True
-        if self._outgoing.pending > _MOST_ANSWERS:
-            raise ConnectionAbortedError("the client asks for new keys all the time")
+            pass
+        else:
+            self._ended = self._ended or not data
+        if self._outgoing.pending:
+            self._answer()
         return data
+
+    def _answer(self) -> None:
+        """Send what OpenSSL says by itself (that there is no renegotiation), or leave it to what is next."""
+        if not self._wire:
+            self._wire = memoryview(self._outgoing.read())
+            self._push()
+        elif self._outgoing.pending > _MOST_ANSWERS:
+            raise ConnectionAbortedError("the client asks for answers, and takes none")
 
     def _awaited(self) -> bytes:
         while True:

@@ -274,12 +274,12 @@ def test_alpn(
 # ── Standing checks, by programs that others trust ────────────────────────────────────────────────────
 
 
-def program(*command: str) -> str:
-    """What it says."""
+def program(*command: str, told: str = "") -> str:
+    """What it says, when it is told so much."""
     found = shutil.which(command[0])
     assert found is not None, f"{command[0]} is missing: apt-get install {command[0]}"
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10 * PATIENCE, check=False
+        command, input=told, capture_output=True, text=True, timeout=10 * PATIENCE, check=False
     )
     return done.stdout + done.stderr
 
@@ -337,6 +337,12 @@ def test_openssl_gets_no_older_version(scanned: str, version: str) -> None:
     text = program(*command)
     assert "alert protocol version" in text
     assert "Cipher is (NONE)" in text
+
+
+def test_openssl_is_told_that_there_is_no_renegotiation(scanned: str) -> None:
+    text = program("openssl", "s_client", "-tls1_2", "-connect", f"127.0.0.1:{scanned}", told="R\n")
+    assert "RENEGOTIATING" in text
+    assert "no renegotiation" in text
 
 
 # ── Bytes ─────────────────────────────────────────────────────────────────────────────────────────────

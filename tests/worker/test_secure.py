@@ -513,14 +513,6 @@ class TestSending:
         with pytest.raises(ClientGone):
             collections.deque(pieces, maxlen=0)
 
-    def test_new_keys_are_agreed_on_the_way(self, wire: Wire) -> None:
-        """What OpenSSL has to say to that goes with the next response."""
-        wire.shake()
-        wire.say(b"x")
-        assert wire.secure.recv(1, NOW) == b"x"
-        wire.connection.send(b"y" * 100_000)
-        assert self.drain(wire, 100_000) == b"y" * 100_000
-
 
 # ── The end ───────────────────────────────────────────────────────────────────────────────────────────
 
