@@ -170,6 +170,8 @@ class Pair(NamedTuple):
 Look = tuple[object, ...]
 """What tells whether files have changed."""
 
+_UNSEEN = "in a directory that is closed to this process"
+
 
 def _look(paths: Sequence[str]) -> Look:
     return tuple(map(_status, paths))
@@ -178,6 +180,8 @@ def _look(paths: Sequence[str]) -> Look:
 def _status(path: str) -> object:
     try:
         found = os.stat(path)
+    except PermissionError:
+        return _UNSEEN
     except OSError as fault:
         return fault.errno
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
@@ -372,7 +376,7 @@ class Identities:
         self._look_at = now + _LOOK_AGAIN
         for each in self._identities:
             look = each.look()
-            if look == each.read:
+            if look == each.read or _UNSEEN in look:
                 continue
             try:
                 each.renew(look)
@@ -388,8 +392,9 @@ class Identities:
             log.info(f"{each.path}: new connections get this certificate")
             if each.expired():
                 log.warning(each.expired())
-        if self._seen != _look(self._authorities):
-            self._seen = _look(self._authorities)
+        seen = _look(self._authorities)
+        if seen != self._seen and _UNSEEN not in seen:
+            self._seen = seen
             log.warning(f"{' or '.join(self._authorities)} has changed; a reload takes the authorities over")
 
     def _name(self) -> None:

@@ -513,6 +513,21 @@ class TestRenewal:
         assert [line.partition(":")[0] for line in log.lines] == ["warning", "info"]
         assert "too many open files" in log.lines[0]
 
+    def test_a_directory_that_was_closed_is_no_change(
+        self, realm: Realm, served: Issued, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Keys for root only, after the rights of root were given up: nobody can tell, so nothing is told."""
+        log = Journal()
+        authority = str(realm.root.certificate)
+        identities = Identities(replace(pair(served), ssl_ca_file=authority, ssl_verify_mode="optional"))
+        with monkeypatch.context() as closed:
+            closed.setattr("os.stat", raising(PermissionError(errno.EACCES, "Permission denied")))
+            identities.renew(100.0, log)
+        assert log.lines == []
+        served.replace(realm.other)
+        identities.renew(200.0, log)
+        assert shake(identities).certificate == der(realm.other)
+
     def test_files_that_are_gone_stay_in_use(self, realm: Realm, served: Issued) -> None:
         log = Journal()
         identities = Identities(pair(served))

@@ -11,7 +11,7 @@ from tests.certificates import Authority, Issued
 from tests.live.apps import versions
 from tests.live.client import PATIENCE, request
 from tests.live.secure import SecureConnection, presented, trusting
-from tests.machine.instance import Instance
+from tests.machine.instance import PROBE, Instance
 from tests.machine.machine import Machine
 from tests.machine.test_dropins import SHIPPED
 
@@ -117,6 +117,14 @@ ssl = true
 """
 
 
+PLAIN = """\
+app = "/srv/plain.py"
+listen.https.address = "127.0.0.1:443"
+max-workers = 1
+user = "nobody"
+"""
+
+
 def test_a_key_from_the_credential_store(machine: Machine, tmp_path: Path) -> None:
     """For root's eyes only, on port 443. A reload serves what the service has, a restart what is there."""
     authority = Authority(tmp_path)
@@ -166,6 +174,42 @@ def test_a_key_that_a_group_may_read(machine: Machine, tmp_path: Path) -> None:
     assert (instance.supervisor, instance.status()["generation"]) == (supervisor, 1)
     machine.systemctl("reload", instance.service)
     assert served(machine) == two.certificate.read_text()
+
+
+def test_a_key_for_root_only_without_systemd(machine: Machine, tmp_path: Path) -> None:
+    """It is read before the server becomes somebody else. Workers cannot read what takes its place, and say
+    so; a reload does."""
+    authority = Authority(tmp_path)
+    one, two = (authority.issue("localhost", file=name) for name in ("one", "two"))
+    keep(machine, one)
+    machine.write("/srv/plain.py", PROBE.read_text())
+    settings = TLS.partition("max")[0].replace("credential:tls.", "/etc/ssl/shop.")
+    machine.write("/root/plain.toml", f"{PLAIN}ssl = true\n{settings}")
+    machine.run("systemd-run", "--unit=stardust-plain", "stardust", "--config", "/root/plain.toml")
+    machine.until(lambda: "serves /srv/plain.py" in machine.log("stardust-plain.service"), "it serves")
+    with machine.network():
+        connection = SecureConnection(("127.0.0.1", 443), trusting(authority.certificate))
+    with connection:
+        pid = int(connection.get("/pid"))
+    assert machine.run("ps", "-o", "user=", "-p", str(pid)) == "nobody\n"
+    assert "cannot" not in machine.log("stardust-plain.service")
+    keep(machine, two)
+
+    def told() -> bool:
+        served(machine)
+        return "cannot be taken over" in machine.log("stardust-plain.service")
+
+    machine.until(told, "a worker says that it cannot read the key")
+    assert "/etc/ssl/shop.key: cannot be read: Permission denied" in machine.log("stardust-plain.service")
+    assert served(machine) == one.certificate.read_text()
+    machine.run("stardustctl", "--config", "/root/plain.toml", "reload")
+    assert served(machine) == two.certificate.read_text()
+    machine.systemctl("stop", "stardust-plain.service")
+
+
+def keep(machine: Machine, issued: Issued) -> None:
+    machine.write("/etc/ssl/shop.crt", issued.certificate.read_text(), mode=0o644)
+    machine.write("/etc/ssl/shop.key", issued.key.read_text(), mode=0o600)
 
 
 def store(machine: Machine, issued: Issued) -> None:
