@@ -860,8 +860,8 @@ class Config:
             COUNT,
             low=0,
             help="connections of a worker with one client address",
-            text="""One more is answered 503 and closed, before anything of it is read. An IPv6 network of 64
-            bits counts as one address. Connections over UNIX sockets and of `trusted-proxies` are not
+            text="""One more is answered 503 and closed, whatever it asks for. An IPv6 network of 64 bits
+            counts as one address. Connections over UNIX sockets and of `trusted-proxies` are not
             counted, and those that another worker gives away are never refused. Not behind a proxy that is
             not trusted, whose address is that of all clients. 0: no limit.""",
         ),
