@@ -484,11 +484,12 @@ def client_hello(realm: Realm) -> bytes:
 def test_sessions_are_resumed_at_any_worker_of_a_generation(
     tmp_path: Path, realm: Realm, gate: Gate, listener: socket.socket, version: ssl.TLSVersion
 ) -> None:
-    """And begun anew at the next generation, without an error."""
-    settings = f"{realm.settings()}{KEEPING}max-workers = 3\n"
+    """With the client's certificate; and begun anew at the next generation, without an error."""
+    settings = f'{realm.settings()}{KEEPING}ssl-ca-file = "{realm.root.certificate}"\n'
+    settings += 'ssl-verify-mode = "required"\nmax-workers = 3\n'
     with Server(tmp_path, settings, sockets={"https": listener}) as server, contextlib.ExitStack() as stack:
         server.ready()
-        context = realm.trusting(version=version)
+        context = realm.trusting(version=version, certificate=realm.jo)
 
         def connect(session: ssl.SSLSession | None) -> SecureConnection:
             return stack.enter_context(SecureConnection(server.address, context, session=session))
@@ -503,6 +504,11 @@ def test_sessions_are_resumed_at_any_worker_of_a_generation(
             connection = connect(session)
             environ = connection.variables()
             assert environ["SSL_SESSION_RESUMED"] == "Resumed"
+            assert (environ["SSL_CLIENT_VERIFY"], environ["SSL_CLIENT_S_DN"]) == (
+                "SUCCESS",
+                "CN=Jo Doe,O=Example",
+            )
+            assert environ["SSL_CLIENT_CERT"] == realm.jo.certificate.read_text()
             connection.send(request("GET", gated(gate.path)))
             held.append(gate.arrival())
             pids.add(held[-1].pid)
