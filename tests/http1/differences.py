@@ -101,6 +101,14 @@ ROWS = (
         get(b"Content-Length: 2", b"Content-Length: 2", line=b"POST / HTTP/1.1", body=b"ab"),
     ),
     Row(
+        "F4",
+        "a Content-Length of more than 18 digits, zeros before it included",
+        r"taken: Content-Length is not a number .*",
+        LLHTTP,
+        "18 digits are what 64 bits hold whatever they are; who reads fewer of them reads another number",
+        get(b"Content-Length: 00000000000000000005", line=b"POST / HTTP/1.1", body=b"hello"),
+    ),
+    Row(
         "F5",
         "a blank behind the size of a chunk, or what is no token in an extension",
         r"taken: chunked: no chunk size where one is due",
