@@ -1046,10 +1046,14 @@ class Loop:
                 self._wait(connection, self.parked)
             if self.handing:
                 self._hand_over()
-        elif connection.buffer or connection.note:
+        elif connection.buffer or connection.note or self._was_to_go_on(connection):
             self._linger(connection)
         else:
             self._drop(connection)
+
+    def _was_to_go_on(self, connection: Connection) -> bool:
+        """Whether the client has sent more, since it did not know that this response would be the last."""
+        return connection.head is not None and connection.head.persistent and connection.asks()
 
     # --- endings -----------------------------------------------------------------------------------------
 

@@ -670,6 +670,20 @@ class TestPipelining:
             sender.join(PATIENCE)
         assert max(held) < 2 * 65536
 
+    def test_f13_what_nobody_reads_takes_no_answer_along(self, kept: Config) -> None:
+        """Closed with bytes unread, a connection is reset, and a response may be lost that is on its way."""
+        gate = Gate()
+        config = replace(kept, max_keepalive_reqs=1)
+        with Server(gated(gate), config) as server, Client(server.address) as client:
+            client.send(request("GET", "/wait"))
+            gate.reached()
+            client.send(request("GET", "/never"))
+            gate.open()
+            answer = client.receive()
+            assert (answer.body, answer.closes) == (b"GET /wait\n", True)
+            client.ended()
+            assert len(server.records) == 1
+
     def test_behind_the_last_request_nothing_is_served(self, kept: Config) -> None:
         """RFC 9112 9.6; and the response is not lost by a reset although bytes were left unread."""
         with (
