@@ -995,7 +995,7 @@ class Loop:
         assert exchange is not None
         if connection.spool is not None:
             connection.spool.close()
-        if environ.get("stardust.harakiri.commit"):
+        if _is_true(environ.get("stardust.harakiri.commit")):
             self.leave()
         if exchange.note == GONE:
             self._lose(connection, GONE)
@@ -1204,6 +1204,14 @@ class Task(NamedTuple):
     connection: Connection
     exchange: Exchange
     environ: Environ
+
+
+def _is_true(value: Any) -> bool:
+    """Of something that the application has made, whose own word on it may be an exception."""
+    try:
+        return bool(value)
+    except BaseException:
+        return True
 
 
 def _limit(most: int, least: int) -> int:

@@ -1614,6 +1614,22 @@ class TestApplications:
             assert answer.interim == [(103, {"link": "</style.css>; rel=preload"}), (102, {})]
             assert answer.status == 200
 
+    def test_w9_harakiri_that_cannot_be_asked(self, kept: Config) -> None:
+        """It was set, so it is meant; what the application put there ends no loop."""
+
+        class Moody:
+            def __bool__(self) -> bool:
+                raise SystemExit(1)
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            environ["stardust.harakiri.commit"] = Moody()
+            return echo(environ, start_response)
+
+        with Server(app, kept) as server, Client(server.address) as client:
+            assert client.get().status == 200
+            server.settled()
+            assert server.announced == ["leaving"]
+
     def test_harakiri(self, kept: Config) -> None:
         """The worker leaves after this response, and says so."""
 
