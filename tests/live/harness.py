@@ -215,7 +215,7 @@ class Gate:
 
     def quiet(self) -> bool:
         """Whether nobody waits to be noticed."""
-        return not select.select([self._socket], [], [], 0)[0]
+        return not readable(self._socket.fileno(), 0)
 
 
 class Server:
@@ -346,7 +346,7 @@ class Server:
         """
         deadline = time.monotonic() + PATIENCE
         while True:
-            ended = bool(select.select([self._pidfd], [], [], 0)[0])
+            ended = readable(self._pidfd, 0)
             while message := self.manager.next():
                 assert message.pid == self.pid, f"{message} is not from {self.pid}"
                 if name in message.fields and value in (None, message.fields[name]):
@@ -354,7 +354,7 @@ class Server:
             left = deadline - time.monotonic()
             assert not ended, f"ended while {name}={value or '…'} was awaited"
             assert left > 0, f"no {name}={value or '…'}"
-            select.select([self.manager.fileno(), self._pidfd], [], [], left)
+            readable(self._pidfd, left, self.manager.fileno())
 
     def ready(self) -> Message:
         return self.expect("READY", "1")
@@ -364,7 +364,7 @@ class Server:
         deadline = time.monotonic() + PATIENCE
         while not re.search(pattern, self.log, re.MULTILINE):
             assert time.monotonic() < deadline, f"no {pattern!r} in the log"
-            assert not select.select([self._pidfd], [], [], MS)[0], f"ended before {pattern!r}"
+            assert not readable(self._pidfd, MS), f"ended before {pattern!r}"
 
     def signal(self, number: signal.Signals) -> None:
         signal.pidfd_send_signal(self._pidfd, number)
@@ -425,7 +425,8 @@ class Server:
         while left := self.processes():
             assert time.monotonic() < deadline, f"still there: {left}"
             with held_pidfd(min(left)) as pidfd:
-                select.select([pidfd] if pidfd is not None else [], [], [], deadline - time.monotonic())
+                if pidfd is not None:
+                    readable(pidfd, deadline - time.monotonic())
 
     def kill(self, pid: int) -> None:
         """Kills one process of this run for good, and waits until it is gone."""
