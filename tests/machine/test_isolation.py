@@ -238,7 +238,13 @@ def test_it_cannot_pose_as_its_server(machine: Machine) -> None:
     assert machine.attempt("systemctl", "reload", instance.service).code == 1
     assert f"but the server is process {instance.supervisor}" in machine.log(instance.service)
     # It was connected to, and not told a word.
-    heard = told(instance, "with posing.accept()[0] as client: result = client.recv(100).decode()")
+    hears = """if True:
+        result = None  # by another worker
+        if "posing" in globals():
+            with posing.accept()[0] as client:
+                result = client.recv(100).decode()
+    """
+    heard = next(each for each in (told(instance, hears) for _ in range(100)) if each is not None)
     assert heard == ""
     assert machine.active(instance.service) == "active"
     machine.systemctl("restart", instance.service)
