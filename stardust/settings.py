@@ -659,7 +659,8 @@ class Config:
             low=SHORTEST,
             high=DAY,
             help="how long what comes before HTTP may take",
-            text="Beyond it the connection is closed. A listener may ask for nothing of the kind.",
+            text="""That is the TLS handshake (`ssl`), and the PROXY header before it (`proxy-protocol`), both
+            together. Beyond it the connection is closed, without an answer.""",
         ),
     )
     keepalive_timeout: float = field(
