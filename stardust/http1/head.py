@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 from stardust.errors import ProtocolError
 from stardust.http1 import grammar
@@ -36,6 +36,8 @@ LEADING_BYTES = 4
 # Longer lines, or more of them, are not worth remembering. All together they take less than 1 MiB.
 KEPT_LINE_BYTES = 256
 KEPT_LINES = 1024
+
+_NOTHING: Mapping[str, Any] = {}
 
 _SPACE = 0x20
 
@@ -60,7 +62,8 @@ class Head:
     `path`, `query`     its parts before and after "?", percent-encoded as they came; `path` is "" for "*" and
                         never includes the authority of an absolute-form
     `version`           "HTTP/1.0" or "HTTP/1.1"
-    `fields`            from RFC 3875 meta-variables ("HTTP_HOST", "CONTENT_TYPE") to values, latin-1 text
+    `fields`            from RFC 3875 meta-variables ("HTTP_HOST", "CONTENT_TYPE") to values, latin-1 text,
+                        beside what the caller of `HeadReader.read` wants to be there
     `length`            size of the body in bytes, or CHUNKED
     `expects_continue`  the client holds its body back until it reads "100 Continue"
     `persistent`        the client allows another request after this one
@@ -85,7 +88,7 @@ class Head:
         path: str,
         query: str,
         version: str,
-        fields: dict[str, str],
+        fields: dict[str, Any],
         length: int,
         expects_continue: bool,
         persistent: bool,
@@ -115,6 +118,9 @@ class RequestLine(NamedTuple):
     authority: str
 
 
+_new: Callable[[type[Head]], Head] = Head.__new__
+
+
 def _nothing(key: str) -> bool:
     return False
 
@@ -139,33 +145,39 @@ class HeadReader:
         self._limits = limits
         self._field = (StrictFieldTable if refuse_underscores else FieldTable)(unheard).__getitem__
 
-    def read(self, buffer: Union[bytes, bytearray], searched: int = 0) -> Optional[tuple[Head, int]]:
+    def read(
+        self,
+        buffer: Union[bytes, bytearray],
+        searched: int = 0,
+        base: Mapping[str, Any] = _NOTHING,
+    ) -> Optional[tuple[Head, int]]:
         """The head that `buffer` begins with, and the bytes it takes up; None if it has not ended yet.
 
         After None, call again with the same bytes and more behind them, and with `searched` the number that
-        was there before. What follows the head is not looked at.
+        was there before. What follows the head is not looked at. The `fields` of the head begin as a copy of
+        `base`, which has none that a client can send.
 
         Raises ProtocolError (400, 414, 417, 431, 501, 505) for a head that is not valid, and for the
         beginning of one that `early_refusal` has an answer to.
         """
         start = leading_empty_lines(buffer) if buffer.startswith(b"\r") else 0
         end = buffer.find(b"\r\n\r\n", searched - 3 if searched > 7 else start)
-        limits = self._limits
         if end < 0:
-            refusal = early_refusal(buffer, start, searched, limits)
+            refusal = early_refusal(buffer, start, searched, self._limits)
             if refusal:
                 raise refusal
             return None
         try:
-            return self._head(buffer[start:end].decode("latin-1"), limits), end + 4
+            return self._head(buffer[start:end].decode("latin-1"), base), end + 4
         except ProtocolError:
-            refusal = early_refusal(buffer[: end + 4], start, 0, limits)
+            refusal = early_refusal(buffer[: end + 4], start, 0, self._limits)
             if refusal:
                 raise refusal from None
             raise
 
-    def _head(self, text: str, limits: Limits) -> Head:
-        """The head whose lines are `text`. Hot, and therefore written flat."""
+    def _head(self, text: str, base: Mapping[str, Any]) -> Head:
+        """The head whose lines are `text`. Hot, and therefore written flat (docs/performance.md)."""
+        limits = self._limits
         lines = text.split("\r\n")
         line = lines.pop(0)
         if len(text) + 4 > limits.size or len(lines) > limits.count or len(line) > limits.line:
@@ -181,9 +193,10 @@ class HeadReader:
             method, target, path, query, version, authority = rare_request_line(line)
             recent = version == "HTTP/1.1"
 
-        fields = dict(map(self._field, lines))
-        if len(fields) != len(lines):
-            fields = combined(map(self._field, lines))
+        fields = dict(base)
+        fields.update(map(self._field, lines))
+        if len(fields) != len(base) + len(lines):
+            fields = {**base, **combined(map(self._field, lines))}
         if "" in fields:
             del fields[""]  # what `field` says to drop
 
@@ -196,25 +209,26 @@ class HeadReader:
         # request-target"  RFC 9112 3.2.2
         if authority:
             fields["HTTP_HOST"] = authority
+        length = 0
         if "CONTENT_LENGTH" in fields or "HTTP_TRANSFER_ENCODING" in fields:
             length = framing(fields, recent)
-        else:
-            length = 0
         connection = fields.get("HTTP_CONNECTION")
-        return Head(
-            method,
-            target,
-            path,
-            query,
-            version,
-            fields,
-            length,
-            # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that
-            # expectation"  RFC 9110 10.1.1. Without a body there is nothing to continue with.
-            length != 0 and recent and "HTTP_EXPECT" in fields,
-            # "keep-alive" alone is what browsers say.
-            connection == "keep-alive" or persists(connection, recent) if connection else recent,
-        )
+
+        # Without __init__, which would cost as much again as the assignments (until CPython 3.13).
+        head = _new(Head)
+        head.method = method
+        head.target = target
+        head.path = path
+        head.query = query
+        head.version = version
+        head.fields = fields
+        head.length = length
+        # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that
+        # expectation"  RFC 9110 10.1.1. Without a body there is nothing to continue with.
+        head.expects_continue = length != 0 and recent and "HTTP_EXPECT" in fields
+        # "keep-alive" alone is what browsers say.
+        head.persistent = connection == "keep-alive" or persists(connection, recent) if connection else recent
+        return head
 
 
 class FieldTable(dict[str, tuple[str, str]]):
@@ -249,7 +263,7 @@ class FieldTable(dict[str, tuple[str, str]]):
                 if len(self._names) >= KEPT_LINES:
                     self._names.clear()
                 self._names[name] = key
-        if len(line) <= KEPT_LINE_BYTES and key not in SECRETS:
+        if len(line) <= KEPT_LINE_BYTES and key not in UNKEPT:
             if len(self) >= KEPT_LINES:
                 self.clear()
             self[line] = pair
@@ -429,6 +443,15 @@ CHECKS: Mapping[str, Callable[[str], None]] = {
 
 # Lines that no table may outlive the request with.
 SECRETS = frozenset(("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_PROXY_AUTHORIZATION"))
+
+# Those, and lines that will hardly come again: they would only push others out of the table.
+UNKEPT = SECRETS | {
+    "HTTP_IF_MODIFIED_SINCE",
+    "HTTP_IF_NONE_MATCH",
+    "HTTP_REFERER",
+    "HTTP_TRACEPARENT",
+    "HTTP_X_REQUEST_ID",
+}
 
 # Fields that are no lists (RFC 9110 5.3): of two, one server believes the first and another the last.
 SINGLETONS = frozenset(

@@ -157,7 +157,10 @@ class Exchange:
         result: object = None
         try:
             result = app(environ, self.start_response)
-            self._transmit(result)
+            if type(result) is list and len(result) == 1 and not self.status:
+                self._send_whole(result[0])
+            else:
+                self._transmit(result)
         # "Servers should trap and log any exception that aborts an application or the iteration of its
         # return value." Any: no request may end a server by raising SystemExit.
         except BaseException as error:
@@ -169,7 +172,7 @@ class Exchange:
             # normally, or terminated early due to an application error during iteration or an early
             # disconnect of the browser."
             try:
-                close = getattr(result, "close", None)
+                close = None if type(result) is list else getattr(result, "close", None)
                 if close is not None:
                     close()
             except BaseException as error:
@@ -261,17 +264,31 @@ class Exchange:
 
     # How a response leaves.
 
+    def _send_whole(self, body: bytes) -> None:
+        """The whole body in one piece; head and body leave together.
+
+        "If the application [...] returns an iterable whose len() is 1, then the server can automatically
+        determine Content-Length by taking the length of the first bytestring".
+
+        Hot path: what `_push` and `_finish` would do, where nothing is out of the ordinary.
+        """
+        if type(body) is not bytes:
+            body = _checked(body)
+        size = len(body)
+        head = self._open(size)
+        if self._room == size <= JOINED:
+            self._room = 0
+            self._send(head + body)
+            self.sent = size
+            self.complete = True
+        else:
+            self._put(head, body)
+            self._finish()
+
     def _transmit(self, result: Any) -> None:
         kind = type(result)
         if (kind is list or kind is tuple) and not self.status:
-            if len(result) == 1:
-                # "If the application [...] returns an iterable whose len() is 1, then the server can
-                # automatically determine Content-Length by taking the length of the first bytestring". Head
-                # and body leave together.
-                body = _checked(result[0])
-                self._push(body, len(body))
-            else:
-                self._push_all(result)
+            self._push_all(result)
         elif result is None:
             raise ApplicationError("the application returned None, not an iterable of bytes")
         elif kind is not FileWrapper or self.status or not self._push_file(result.filelike):
@@ -322,11 +339,14 @@ class Exchange:
         return True
 
     def _push(self, data: bytes, length: Optional[int] = None) -> None:
-        """Send the next piece of the body, the head before the first. Hot path.
+        """Send the next piece of the body, the head before the first.
 
-        `length` is that of the whole body, None if it is not known. Bytes beyond Content-Length are cut off.
+        `length` is that of the whole body, None if it is not known.
         """
-        head = b"" if self.status else self._open(length)
+        self._put(b"" if self.status else self._open(length), data)
+
+    def _put(self, head: bytes, data: bytes) -> None:
+        """Send the head, unless it is empty, and a piece of the body. What is beyond its end is cut off."""
         room = self._room
         if room >= 0:
             if len(data) > room:
@@ -351,16 +371,11 @@ class Exchange:
         if not self._started:
             raise ApplicationError("start_response() was not called before the first part of the body")
         opening = self._writer.opening(
-            self._status,
-            self._headers,
-            self._head,
-            length=length,
-            persistent=self.persistent,
-            date=self._date,
+            self._status, self._headers, self._head, length, self.persistent, self._date
         )
         if self.status:
             raise ApplicationError("write() was called by a header, while the head was made")
-        self.status = int(self._status[:3])
+        self.status = opening.code
         self.persistent = opening.persistent
         self._room = opening.body
         return opening.head

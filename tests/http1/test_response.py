@@ -66,6 +66,7 @@ def test_all_bytes_in_order() -> None:
         b"Content-Length: 5\r\n"
         b"Connection: close\r\n"
         b"\r\n",
+        200,
         5,
         False,
     )
@@ -324,14 +325,18 @@ def test_w1_h11_reads_what_was_meant(
 
 
 @given(st.lists(PAIRS, max_size=6), st.data())
-def test_table_never_changes_an_answer(pairs: Headers, data: st.DataObject) -> None:
+def test_tables_never_change_an_answer(pairs: Headers, data: st.DataObject) -> None:
     used = ResponseWriter()
-    for _ in range(3):
+    requests = [head(), head(), head("HEAD"), head(version="HTTP/1.0"), head(persistent=False), None]
+    for _ in range(6):
         some = data.draw(st.lists(st.sampled_from(pairs or [("A", "b")]), max_size=4))
+        status = data.draw(st.sampled_from(["200 OK", "204 No Content", "404 Not Found"]))
+        length, date = data.draw(st.sampled_from([None, 1, 2])), data.draw(st.sampled_from([DATE, b"then"]))
+        request, persistent = data.draw(st.sampled_from(requests)), data.draw(st.booleans())
         answers: list[Any] = []
         for writer in (used, ResponseWriter()):
             try:
-                answers.append(writer.opening("200 OK", some, head(), length=1, persistent=True, date=DATE))
+                answers.append(writer.opening(status, some, request, length, persistent, date))
             except ApplicationError as refused:
                 answers.append(str(refused))
         assert answers[0] == answers[1]
@@ -371,8 +376,12 @@ def test_tables_keep_no_key_of_an_application() -> None:
         __slots__ = ()
 
     table, statuses = LineTable(), module.StatusTable()
+    writer = ResponseWriter()
     for pair in (Pair(("A", "b")), (Chameleon("A"), "b"), ("A", Chameleon("b"))):
         assert table[pair].encoded == b"A: b\r\n"
+        assert b"\r\nA: b\r\n" in writer.opening("200 OK", [pair], head(), 0, True, DATE).head
+    writer.opening(Chameleon("404 No"), [], head(), 0, True, DATE)
+    assert not writer._second.staying
     assert statuses[Chameleon("404 No")] == (404, b"HTTP/1.1 404 No\r\n")
     assert (len(table), len(statuses)) == (0, 0)
 
@@ -386,6 +395,14 @@ def test_tables_are_bounded() -> None:
     for number in range(3 * module.KEPT_STATUSES):
         assert statuses[f"200 {number}"] == (200, b"HTTP/1.1 200 %d\r\n" % number)
         assert len(statuses) <= module.KEPT_STATUSES
+    writer = ResponseWriter()
+    for number in range(3 * module.KEPT_OPENINGS):
+        made = writer.opening("200 OK", [("A", str(number))], head(), 0, True, DATE)
+        assert f"\r\nA: {number}\r\n".encode() in made.head
+        assert len(writer._second.staying) <= module.KEPT_OPENINGS
+    large = [(f"A{number}", "x" * 200) for number in range(module.KEPT_OPENING_BYTES // 200)]
+    writer.opening("200 OK", large, head(), 0, False, DATE)
+    assert not writer._second.closing
     long = "200 " + "x" * module.KEPT_CHARACTERS
     assert statuses[long][0] == 200
     assert long not in statuses
