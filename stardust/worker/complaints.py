@@ -13,6 +13,7 @@ from typing import Optional
 
 from stardust.http1.head import Head
 from stardust.log import NO_FIELDS, Fields, Log
+from stardust.wsgi.environ import Environ
 from stardust.wsgi.gateway import Report
 
 # What request ids are made of: hexadecimal digits, UUIDs, base64, trace headers, nginx's and Amazon's own.
@@ -25,19 +26,21 @@ _OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def recorder(log: Log) -> Report:
     """For `Exchange`: whatever it reports becomes an error in `log`."""
 
-    def report(head: Optional[Head], text: str, error: Optional[BaseException]) -> None:
-        log.error(text, fields={**of_request(head), **of_frame(error)})
+    def report(head: Optional[Head], environ: Environ, text: str, error: Optional[BaseException]) -> None:
+        log.error(text, fields={**of_request(head, environ), **of_frame(error)})
 
     return report
 
 
-def of_request(head: Optional[Head]) -> Fields:
+def of_request(head: Optional[Head], environ: Environ) -> Fields:
     """The fields that say which request it was; none if it could not be read."""
     if head is None:
         return NO_FIELDS
     request = {"STARDUST_REQUEST": f"{head.method} {head.target} {head.version}"}
-    identity = head.fields.get("HTTP_X_REQUEST_ID", "")
-    return {**request, "REQUEST_ID": identity} if _REQUEST_ID.fullmatch(identity) else request
+    identity = environ.get("HTTP_X_REQUEST_ID")  # the application may have made anything of it
+    if not isinstance(identity, str) or not _REQUEST_ID.fullmatch(identity):
+        return request
+    return {**request, "REQUEST_ID": identity}
 
 
 def of_frame(error: Optional[BaseException]) -> Fields:

@@ -12,7 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Sequence
-from typing import Optional, Protocol, Union
+from typing import BinaryIO, Optional, Protocol, Union
 
 from stardust import system
 from stardust.address import Address
@@ -55,7 +55,8 @@ def labelled(host: str) -> bytes:
 
 class Connection:
     """`began`: when the first byte of the request came (0: none yet); `requests`: how many it carried so far;
-    `environ`: what holds for all of them; `interest`: what epoll watches it for, 0 if it is not registered;
+    `environ`: what holds for all of them; `content`: the body of a request that is all here, and `consumed`
+    how much of `buffer` it takes up until it begins; `interest`: what epoll watches it for, 0 for nothing;
     `greetings`: what comes before HTTP, in this order; `movable`: another worker could go on with it;
     `queue`: where it waits for its deadline; `raw`: what came of a request while its body is incomplete, None
     when that became too much to be handed over; `note`: what went wrong, for the access log; `pace`: of the
@@ -68,6 +69,8 @@ class Connection:
         "body",
         "budget",
         "buffer",
+        "consumed",
+        "content",
         "counted",
         "environ",
         "exchange",
@@ -89,6 +92,7 @@ class Connection:
         "queue",
         "raw",
         "requests",
+        "said",
         "searched",
         "socket",
         "spool",
@@ -128,6 +132,9 @@ class Connection:
         self.movable = True
         self.queue: Optional[Waiting[Connection]] = None
         self.head: Optional[Head] = None
+        self.content: Optional[BinaryIO] = None
+        self.consumed = 0
+        self.said: Sequence[str] = ()  # of its head, for the access log
         self.body: Optional[BodyReader] = None
         self.spool: Optional[Spool] = None
         self.exchange: Optional[Exchange] = None
@@ -236,7 +243,7 @@ class Connection:
     def next_request(self) -> None:
         """Forget the request that is done; what came behind it stays in `buffer`."""
         self.stage = READING
-        self.head = self.body = self.raw = self.spool = self.exchange = None
+        self.head = self.body = self.raw = self.spool = self.content = self.exchange = None
         self.searched = 0
         self.began = 0.0
         self.note = ""

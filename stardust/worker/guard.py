@@ -6,8 +6,8 @@ over to workers that are free, and slow readers go on getting their responses.
 
 How the two keep out of each other's way: the loop holds the lock `turn`, except inside the application.
 
-    loop     leave_to_guard()   the application runs   take_back()
-    guard                    └─ tries the lock every TICK: it has it only here
+    loop     turn.release()   the application runs   turn.acquire()
+    guard                  └─ tries the lock every TICK: it has it only here
 
 So a request costs the loop a release and an acquire, some 0.1 µs; nothing that the guard does is seen half
 done; and the connection that is being served belongs to the application's caller, not to the guard.
@@ -37,32 +37,28 @@ _HURRY = 0.0001  # s; the switch interval while the guard is at work
 
 class Guard:
     """`began()` says when this turn of the loop did, in seconds of the monotonic clock; `relieve(seconds)` is
-    called on the guard's thread, with how long the turn has lasted."""
+    called on the guard's thread, with how long the turn has lasted. `turn` is the lock: the loop releases it
+    before the application runs, wakes the guard if that is `asleep`, and acquires it afterwards, which waits
+    for what the guard is doing just then."""
 
-    __slots__ = ("_began", "_bell", "_relieve", "_turn", "asleep")
+    __slots__ = ("_began", "_bell", "_relieve", "asleep", "turn")
 
     def __init__(self, began: Callable[[], float], relieve: Callable[[float], object]) -> None:
         self._began = began
         self._relieve = relieve
         self._bell: SimpleQueue[None] = SimpleQueue()
-        self._turn = allocate_lock()
-        self._turn.acquire()
+        self.turn = allocate_lock()
+        self.turn.acquire()
         self.asleep = True
 
     def start(self) -> None:
         """In the process that it is to guard: threads do not survive fork(2)."""
         start_new_thread(self._run, ())
 
-    def leave_to_guard(self) -> None:
-        """The loop's: from now on the application runs."""
-        self._turn.release()
-        if self.asleep:
-            self.asleep = False
-            self._bell.put(None)
-
-    def take_back(self) -> None:
-        """The loop's: the application has returned. Waits for what the guard is doing just now."""
-        self._turn.acquire()
+    def wake(self) -> None:
+        """The loop's, when it has released `turn` and the guard is asleep."""
+        self.asleep = False
+        self._bell.put(None)
 
     def _run(self) -> None:
         seen = 0.0
@@ -71,11 +67,11 @@ class Guard:
                 self._bell.get()
             sleep(TICK)
             began = self._began()
-            if self._turn.acquire(False):
+            if self.turn.acquire(False):
                 try:
                     self._look_after()
                 finally:
-                    self._turn.release()
+                    self.turn.release()
             elif began == seen:
                 self._rest()
             seen = began
@@ -84,8 +80,8 @@ class Guard:
         """Nothing has happened since the last look. If something begins just now, one of the two sees it:
         the loop sees `asleep`, or the guard that the lock is free."""
         self.asleep = True
-        if self._turn.acquire(False):
-            self._turn.release()
+        if self.turn.acquire(False):
+            self.turn.release()
             self.asleep = False
 
     def _look_after(self) -> None:

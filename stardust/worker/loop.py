@@ -1,9 +1,13 @@
 """The event loop of a worker: one blocking call, and what follows from each thing it reports.
 
 The way of a request: a listener is readable → `_accept` → what comes before HTTP is over (`_greet`) → bytes
-come (`_receive`) → a head and a body are complete (`_advance`) → the application runs (`_begin`, here or on
-an application thread) → `_finish` → what the client did not take yet is sent as it reads (`_send`) →
-`_completed` → the next request, or the end.
+come (`_receive`) → a head and a body are complete (`_advance`), and it is `ready` → the application runs
+(`_begin`, here or on an application thread) → `_finish` → what the client did not take yet is sent as it
+reads (`_send`) → `_completed` → the next request, or the end.
+
+A turn of the loop goes the way once, step by step for all: first it takes in what has come, then it serves
+who is ready, then it lets new connections in, and serves them. Under load each step so finds its code in the
+processor's caches, which is worth more than any other trick in here (docs/performance.md).
 
 Rules:
 - Nothing waits but `epoll.poll`, and `Connection.send` when a client leaves too much unread.
@@ -40,7 +44,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from stardust import address as addresses
 from stardust import system
@@ -51,7 +55,7 @@ from stardust.errors import ClaimError, ClientGone, HandoffError, ProtocolError
 from stardust.handoff import MOST_DATA, Link, Passage
 from stardust.http1 import body as bodies
 from stardust.http1 import response
-from stardust.http1.head import Head, HeadReader, Limits
+from stardust.http1.head import CHUNKED, Head, HeadReader, Limits
 from stardust.http1.response import ResponseWriter
 from stardust.log import Log, Seldom
 from stardust.logfile import LogFile
@@ -93,6 +97,7 @@ _GIVE_AGAIN = 0.01  # s; until connections that could not be given away are offe
 _LONG = 1.0  # s; after which the application is left alone with its request: nobody shall be lost with it
 _IN_A_ROW = 32  # connections accepted in a row before a sibling is preferred
 _FOREVER = float("inf")
+_HARAKIRI = "stardust.harakiri.commit"
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -174,9 +179,11 @@ class Loop:
         self.entrances: dict[int, Callable[[], bool]] = {}  # what takes one more connection, by descriptor
         self.watched: dict[int, Callable[[], object]] = {}
         self.connections: dict[int, Connection] = {}
-        self.ready: deque[Connection] = deque()  # the next request of these has come already
+        self.ready: deque[Connection] = (
+            deque()
+        )  # whose next request is all here, or in part and behind another
         self.running: dict[Connection, float] = {}  # on threads, and since when; oldest first
-        self.queued: dict[Connection, Queued] = {}  # for a free thread; oldest first
+        self.queued: dict[Connection, float] = {}  # for a free thread, and since when; oldest first
 
         # "fresh" and "heads" differ in what happens at their end: nobody is told of a request never begun.
         self.greeting: Waiting[Connection] = Waiting("handshake-timeout", config.handshake_timeout)
@@ -270,23 +277,35 @@ class Loop:
             looked = self.looked = self.now  # what came later, nobody has seen yet: it is not late
             if self.requests >= self.balance.after and looked >= self.balance.again:
                 self._level(events)
+            entered = []
             for descriptor, _ in events:
                 connection = connections.get(descriptor)
                 if connection is not None:
                     self._react(connection)
                 elif descriptor in entrances:
-                    self._let_in(descriptor)
+                    entered.append(descriptor)
                 elif descriptor in watched:
                     watched[descriptor]()
-            # Each one's next request, after everybody else had a turn.
-            turns = len(self.ready)
-            while turns and self.ready:
-                turns -= 1
-                self._proceed(self.ready.popleft())
+            if self.ready:
+                self._serve()
+            for descriptor in entered:
+                self._let_in(descriptor)
+                if self.ready:
+                    self._serve()
             if looked >= self.wake_at:
                 self._sweep(looked)
             if self.access_log is not None:
                 self.access_log.file.flush()
+
+    def _serve(self) -> None:
+        """Serve who is ready, each once: their next requests wait until everybody else had a turn."""
+        ready = self.ready
+        turns = len(ready)
+        while turns and ready:  # the guard may have given some away
+            turns -= 1
+            self._proceed(ready.popleft())
+        if self.pool is None:
+            self.slot.idle(self.requests, len(self.connections), self.now)
 
     def beat(self) -> None:
         """Answer a ping: the loop turns."""
@@ -355,10 +374,13 @@ class Loop:
     def _tick(self) -> None:
         now = self.now = time.monotonic()
         if now >= self.date_until:
-            wall = time.time()
-            self.date = response.date(wall)
-            self.date_until = now + 1.0 - wall % 1.0
-            self.wall = wall - now
+            self._begin_second()
+
+    def _begin_second(self) -> None:
+        wall = time.time()
+        self.date = response.date(wall)
+        self.date_until = self.now + 1.0 - wall % 1.0
+        self.wall = wall - self.now
 
     def _drained(self) -> bool:
         return not self.connections or self.now >= self.leave_by
@@ -448,9 +470,15 @@ class Loop:
             else:
                 self._receive(connection)
         self.accepted += 1
-        if connection.interest or self.accepted >= _IN_A_ROW:
+        if self._stays(connection) or self.accepted >= _IN_A_ROW:
             self._step_back(descriptor)
         return True
+
+    def _stays(self, connection: Connection) -> bool:
+        """Whether a new connection is there for more than one request, as far as that is known."""
+        if connection.content is None or connection.head is None:
+            return bool(connection.interest)
+        return connection.head.persistent and self.most_on_connection > 1
 
     def _welcome(
         self, sock: socket.SocketType, number: int, listener: Address, host: str, port: str
@@ -721,16 +749,14 @@ class Loop:
         if self.handing:
             self._hand_over()
         elif self.queued:
-            late = [each for each, wait in self.queued.items() if self.now >= wait.since + PATIENCE]
+            late = [each for each, since in self.queued.items() if self.now >= since + PATIENCE]
             self._give_all(late)
             self._give_within(_GIVE_AGAIN)
 
-    def _enqueue(
-        self, connection: Connection, head: Optional[Head] = None, content: Optional[BinaryIO] = None
-    ) -> None:
+    def _enqueue(self, connection: Connection) -> None:
         """All threads are busy: wait for one of them, and after PATIENCE for a sibling's too."""
         self._unwatch_connection(connection)
-        self.queued[connection] = Queued(self.now, head, content)
+        self.queued[connection] = self.now
         if self.link is not None:
             self._give_within(PATIENCE)
 
@@ -789,7 +815,9 @@ class Loop:
 
     def _proceed(self, connection: Connection) -> None:
         """Go on with what has come of its next request, here or in its socket."""
-        if self.pool is not None and not self.pool.free:
+        if connection.content is not None:
+            self._begin(connection)
+        elif self.pool is not None and not self.pool.free:
             self._enqueue(connection)
         elif connection.buffer:
             self._advance(connection)
@@ -833,7 +861,7 @@ class Loop:
             connection.began = self.now
         try:
             heads = self.told_heads if connection.told else self.heads
-            found = heads.read(buffer, connection.searched)
+            found = heads.read(buffer, connection.searched, connection.environ)
             if found is None:
                 connection.buffer = bytearray(buffer) if type(buffer) is bytes else buffer
                 connection.searched = len(buffer)
@@ -842,11 +870,13 @@ class Loop:
                 return
             head, consumed = found
             connection.head = head
+            environs.environ(head)
             peer = self._believe(connection, head) if connection.told else connection.peer
             connection.label = peer + buffer[:_LABEL]
-            connection.buffer = bytes(buffer[consumed:])
             if not head.length:
-                self._begin(connection, head, io.BytesIO())
+                connection.consumed = consumed
+                connection.content = io.BytesIO()
+                self.ready.append(connection)
                 return
             connection.body = bodies.reader(head, self.config.max_body)
         except ClaimError as claim:
@@ -858,7 +888,7 @@ class Loop:
             return
         connection.spool = Spool(budget=self.budget, relieve=self._relieve)
         connection.raw = buffer if len(buffer) <= MOST_DATA else None
-        rest, connection.buffer = bytes(connection.buffer), b""
+        rest, connection.buffer = bytes(buffer[consumed:]), b""
         if head.expects_continue and not rest and not self._say_continue(connection):
             return
         self._take_body(connection, rest)
@@ -885,10 +915,9 @@ class Loop:
         return True
 
     def _take_body(self, connection: Connection, data: bytes) -> None:
-        body, spool, head = connection.body, connection.spool, connection.head
+        body, spool = connection.body, connection.spool
         assert body is not None
         assert spool is not None
-        assert head is not None
         try:
             consumed = body.feed(data, spool.write)
             if not body.complete:
@@ -896,7 +925,7 @@ class Loop:
                 if connection.pace is None:
                     self._begin_pace(connection, self.config.min_body_rate, BODY_GRACE)
                 return
-            content = spool.finish()
+            connection.content = spool.finish()
         except ProtocolError as refusal:
             self._refuse(connection, refusal.status, refusal.reason)
             return
@@ -910,54 +939,88 @@ class Loop:
         if connection.pace is not None:
             self._end_pace(connection)
         connection.buffer = data[consumed:]
-        self._begin(connection, head, content)
+        self.ready.append(connection)
 
     # --- the application ---------------------------------------------------------------------------------
 
-    def _begin(self, connection: Connection, head: Head, content: BinaryIO) -> None:
-        """Call the application, or have a thread call it."""
+    def _begin(self, connection: Connection) -> None:
+        """Call the application with the request of a connection, or have a thread call it. Hot."""
+        head, content = connection.head, connection.content
+        assert head is not None
         connection.stage = SERVING
         if self.pool is not None:
             if not self.pool.free:
-                self._enqueue(connection, head, content)
+                self._enqueue(connection)
                 return
             self._unwatch_connection(connection)
         connection.requests += 1
         self.requests += 1
         if self.requests >= self.most_requests and not self.leaving and self.replaceable():
             self.leave()
-        staying = not self.leaving or (self.handing and connection.movable)
-        persistent = head.persistent and staying and connection.requests < self.most_on_connection
-        received = connection.body.received if connection.body is not None else None
-        environ = environs.environ(connection.environ, head, content, received)
-        exchange = Exchange(
+        persistent = head.persistent and connection.requests < self.most_on_connection
+        if self.leaving:
+            persistent = persistent and self.handing and connection.movable
+        connection.buffer = bytes(connection.buffer[connection.consumed :])
+        connection.consumed = 0
+
+        # The application's from now on; we keep no reference, so that no cycle is left to the collector.
+        environ, head.fields = head.fields, {}
+        if head.length == CHUNKED and connection.body is not None:
+            environs.unchunked(environ, connection.body.received)
+        if self.access_log is not None:
+            connection.said = said(environ)
+        exchange = connection.exchange = Exchange(
             head, self.writer, connection.send, connection.send_file, persistent, self.date, self.report
         )
-        connection.exchange = exchange
+        environ["wsgi.input"] = content
+        environ["wsgi.early_hints"] = exchange.early_hints
         environ["stardust.socket"] = connection.socket
         environ["stardust.informational"] = exchange.informational
-        environ["wsgi.early_hints"] = exchange.early_hints
-        if self.pool is None:
-            self.slot.busy(1, self.now, self._overdue_at(), connection.label)
-            if self.guard is None:
-                exchange.run(self.app, environ)
-            else:
-                self.guard.leave_to_guard()
-                exchange.run(self.app, environ)
-                self.guard.take_back()
-            self._tick()
-            self.slot.idle(self.requests, len(self.connections), self.now)
-            self._finish(connection, environ)
-        else:
+        if self.pool is not None:
             self.running[connection] = self.now
             self._publish()
             self.pool.submit(Task(connection, exchange, environ))
             if not self.pool.free:
                 self._stop_accepting()
+            return
 
-    def _overdue_at(self) -> float:
-        limit = self.config.request_timeout
-        return self.now + limit if limit else 0.0
+        limit, now, guard = self.config.request_timeout, self.now, self.guard
+        self.slot.busy(1, now, now + limit if limit else 0.0, connection.label)
+        if guard is None:
+            exchange.run(self.app, environ)
+        else:
+            guard.turn.release()
+            if guard.asleep:
+                guard.wake()
+            exchange.run(self.app, environ)
+            guard.turn.acquire()
+        now = self.now = time.monotonic()
+        if now >= self.date_until:
+            self._begin_second()
+
+        # What `_finish` and `_completed` do when nothing is out of the ordinary.
+        outbox, parked = connection.outbox, self.parked
+        if (
+            exchange.persistent
+            and connection.queue is parked
+            and not connection.buffer
+            and connection.spool is None
+            and (outbox is None or not outbox.pending)
+            and not self.handing
+            and _HARAKIRI not in environ
+        ):
+            if self.access_log is not None:
+                self._log_request(connection)
+            connection.stage = READING
+            connection.head = connection.content = connection.exchange = None
+            connection.searched = 0
+            connection.began = 0.0
+            waiting = parked.members
+            del waiting[connection]
+            waiting[connection] = now + parked.seconds
+        else:
+            self.slot.idle(self.requests, len(self.connections), now)
+            self._finish(connection, environ)
 
     def _run_task(self, task: Task) -> None:
         task.exchange.run(self.app, task.environ)
@@ -970,11 +1033,8 @@ class Loop:
             self._finish(task.connection, task.environ)
         while self.queued and self.pool.free:
             connection = next(iter(self.queued))
-            _, head, content = self.queued.pop(connection)
-            if head is None or content is None:
-                self._proceed(connection)
-            else:
-                self._begin(connection, head, content)
+            del self.queued[connection]
+            self._proceed(connection)
         self._publish()
         if self.pool.free and self.accept_again == _FOREVER:
             self._resume_accepting()
@@ -995,7 +1055,7 @@ class Loop:
         assert exchange is not None
         if connection.spool is not None:
             connection.spool.close()
-        if _is_true(environ.get("stardust.harakiri.commit")):
+        if _HARAKIRI in environ and _is_true(environ[_HARAKIRI]):
             self.leave()
         if exchange.note == GONE:
             self._lose(connection, GONE)
@@ -1169,33 +1229,25 @@ class Loop:
     def _log_request(self, connection: Connection) -> None:
         assert self.access_log is not None
         head, exchange = connection.head, connection.exchange
-        fields = head.fields if head is not None else {}
-        peer: str = connection.environ["REMOTE_ADDR"]
+        peer, referer, agent, host = connection.said or said(head.fields if head is not None else {})
         record = Record(
             when=connection.began + self.wall,
             duration=self.now - connection.began,
-            peer=fields.get("REMOTE_ADDR", peer),
+            peer=peer or connection.environ["REMOTE_ADDR"],
             user="",
             method=head.method if head is not None else "",
             target=head.target if head is not None else "",
             version=head.version if head is not None else "",
             status=exchange.status if exchange is not None else 0,
             sent=exchange.sent if exchange is not None else 0,
-            referer=fields.get("HTTP_REFERER", ""),
-            agent=fields.get("HTTP_USER_AGENT", ""),
-            host=fields.get("HTTP_HOST", ""),
+            referer=referer,
+            agent=agent,
+            host=host,
             note=connection.note or (exchange.note if exchange is not None else ""),
             pid=self.pid,
         )
+        connection.said = ()
         self.access_log.file.add(self.access_log.line(record))
-
-
-class Queued(NamedTuple):
-    """What waits for a thread, and since when. Without a head, what has come is still to be read."""
-
-    since: float
-    head: Optional[Head]
-    content: Optional[BinaryIO]
 
 
 class Task(NamedTuple):
@@ -1204,6 +1256,18 @@ class Task(NamedTuple):
     connection: Connection
     exchange: Exchange
     environ: Environ
+
+
+def said(fields: Mapping[str, str]) -> Sequence[str]:
+    """What a request says that its line in the access log needs: peer, Referer, User-Agent, Host. Before the
+    application has its environ, and may change it."""
+    get = fields.get
+    return (
+        get("REMOTE_ADDR", ""),
+        get("HTTP_REFERER", ""),
+        get("HTTP_USER_AGENT", ""),
+        get("HTTP_HOST", ""),
+    )
 
 
 def _is_true(value: Any) -> bool:

@@ -33,12 +33,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, BinaryIO, Optional, TextIO
+from typing import Any, Optional, TextIO
 from urllib.parse import unquote
 
 from stardust import __version__
 from stardust.address import Address
-from stardust.http1.head import CHUNKED, Head
+from stardust.http1.head import Head
 
 Environ = dict[str, Any]
 
@@ -139,29 +139,31 @@ def secured(
     }
 
 
-def environ(base: Environ, head: Head, body: BinaryIO, received: Optional[int] = None) -> Environ:
-    """The environ of one request. Hot path: one copy, one update, and nothing decoded that needs no decoding.
-
-    `body` becomes `wsgi.input`; `received` is its length in bytes, needed only if the body came in chunks.
+def environ(head: Head) -> Environ:
+    """The environ of one request, but for its body: the fields of `head`, which was read with a
+    `connection(...)` as its base, and what else it says. Hot path: nothing decoded that needs no decoding.
     """
     path = head.path
     if "%" in path:
         # Each escape once; one that is none ("%zz") is left as it is; "//" and "%2F" as the client had them.
         path = unquote(path, "latin-1")
-    result = base.copy()
+    result = head.fields
     result["REQUEST_METHOD"] = head.method
     result["REQUEST_URI"] = result["RAW_URI"] = head.target
     result["PATH_INFO"] = path
     result["QUERY_STRING"] = head.query
     result["SERVER_PROTOCOL"] = head.version
-    result["wsgi.input"] = body
-    result.update(head.fields)
-    if head.length == CHUNKED:
-        # RFC 9112 7.1.3: a decoder sets Content-Length to the length it found and removes "chunked" from
-        # Transfer-Encoding, where it is the only coding here.
-        del result["HTTP_TRANSFER_ENCODING"]
-        result["CONTENT_LENGTH"] = str(received or 0)
     return result
+
+
+def unchunked(environ: Environ, length: int) -> None:
+    """The body of the request came in chunks, and has `length` bytes.
+
+    RFC 9112 7.1.3: a decoder sets Content-Length to the length it found and removes "chunked" from
+    Transfer-Encoding, where it is the only coding here.
+    """
+    del environ["HTTP_TRANSFER_ENCODING"]
+    environ["CONTENT_LENGTH"] = str(length)
 
 
 def _bracketed(host: str) -> str:

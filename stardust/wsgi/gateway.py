@@ -41,7 +41,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 Application = Callable[[Environ, Callable[..., Callable[[bytes], object]]], Iterable[bytes]]
 Send = Callable[[bytes], object]
 SendFile = Callable[[int, int, int], object]
-Report = Callable[[Optional[Head], str, Optional[BaseException]], object]
+Report = Callable[[Optional[Head], Environ, str, Optional[BaseException]], object]
 
 # What `Exchange.note` may say, and so the access log.
 GONE = "client gone"
@@ -91,8 +91,8 @@ class Exchange:
             It may raise as `send` does, and OSError.
         persistent: whether the server wants another request on this connection.
         date: the value of `Date`, ready to send.
-        report: takes what is wrong with the application: the request, a text of one or more lines, what was
-            raised; or None, and `wsgi.errors` of the environ gets the text.
+        report: takes what is wrong with the application: the request, its environ, a text of one or more
+            lines, what was raised; or None, and `wsgi.errors` of the environ gets the text.
 
     When `run` or `respond` has returned:
         status: of the response; 0 if nothing was sent.
@@ -427,7 +427,7 @@ class Exchange:
             if error is not None:
                 text += _story(error)
             if self._report is not None:
-                self._report(self._head, about + text, error)
+                self._report(self._head, environ, about + text, error)
                 return
             errors = environ["wsgi.errors"]
             errors.write(about + text)

@@ -139,7 +139,8 @@ def _exchange(head: Head, wire: bytearray) -> Exchange:
 def _environ(head: Head, errors: io.StringIO, exchange: Exchange) -> dict[str, Any]:
     base = environs.server(multithread=False, multiprocess=True, errors=errors, file_wrapper=FileWrapper)
     listening = environs.listener(base, Address("tcp", "127.0.0.1", 5000), "")
-    environ = environs.environ(environs.connection(listening, "192.0.2.1", "4711"), head, io.BytesIO())
+    environ = {**environs.connection(listening, "192.0.2.1", "4711"), **environs.environ(head)}
+    environ["wsgi.input"] = io.BytesIO()
     environ["wsgi.early_hints"] = exchange.early_hints
     return environ
 

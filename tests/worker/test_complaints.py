@@ -38,7 +38,8 @@ def head(*lines: str) -> Head:
     ids=["one", "128", "UUID", "Amazon's", "base64"],
 )
 def test_the_request(identity: str) -> None:
-    assert complaints.of_request(head(f"X-Request-Id: {identity}")) == {
+    request = head(f"X-Request-Id: {identity}")
+    assert complaints.of_request(request, request.fields) == {
         "STARDUST_REQUEST": "GET /a?b HTTP/1.0",
         "REQUEST_ID": identity,
     }
@@ -56,11 +57,16 @@ def test_the_request(identity: str) -> None:
     ids=["absent", "empty", "129", "a blank", "not ASCII"],
 )
 def test_a_request_without_an_id_to_trust(lines: tuple[str, ...]) -> None:
-    assert complaints.of_request(head(*lines)) == {"STARDUST_REQUEST": "GET /a?b HTTP/1.0"}
+    request = head(*lines)
+    assert complaints.of_request(request, request.fields) == {"STARDUST_REQUEST": "GET /a?b HTTP/1.0"}
+
+
+def test_an_id_of_the_application() -> None:
+    assert "REQUEST_ID" not in complaints.of_request(head(), {"HTTP_X_REQUEST_ID": 7})
 
 
 def test_no_request() -> None:
-    assert complaints.of_request(None) == {}
+    assert complaints.of_request(None, {}) == {}
 
 
 def test_nothing_was_raised() -> None:

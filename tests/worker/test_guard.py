@@ -37,11 +37,16 @@ class Watched:
 
     def enter(self) -> None:
         self.looked = time.monotonic()
+        self.release()
+
+    def release(self) -> None:
         self.inside = True
-        self.guard.leave_to_guard()
+        self.guard.turn.release()
+        if self.guard.asleep:
+            self.guard.wake()
 
     def leave(self) -> None:
-        self.guard.take_back()
+        self.guard.turn.acquire()
         self.inside = False
 
     def await_relief(self, count: int = 1) -> None:
@@ -85,8 +90,7 @@ def test_a_turn_counts_from_its_beginning() -> None:
     """Many short requests in one turn make those wait who come last."""
     watched = Watched()
     watched.looked -= 100
-    watched.inside = True
-    watched.guard.leave_to_guard()
+    watched.release()
     watched.await_relief()
     watched.leave()
     assert watched.relieved[0] >= 100

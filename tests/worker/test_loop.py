@@ -1802,21 +1802,21 @@ class TestLeaving:
             assert server.loop.requests == (12 if own else 2)
 
     def test_for_good_under_load(self) -> None:
-        """Each connection that is served brings the next: the queue never becomes empty."""
+        """Each connection that is let in brings the next: the queue never becomes empty."""
         clients: list[Client] = []
         servers: list[Server] = []
 
-        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        def another(connection: Connection) -> Word:
             if len(clients) < 200:
                 clients.append(Client(servers[0].address))
-                clients[-1].send(request("GET", "/"))
-            return echo(environ, start_response)
+                clients[-1].send(b"you" + request("GET", "/"))
+            return Word(connection)
 
-        with Server(app, replace(INLINE, backlog=10)) as server:
+        with Server(echo, replace(INLINE, backlog=10), [asking(another)]) as server:
             servers.append(server)
             server.ask(lambda loop: loop._stop_accepting())
             with Client(server.address) as first:
-                first.send(request("GET", "/"))
+                first.send(b"you" + request("GET", "/"))
                 server.leave(final=True)
                 server.ended()
                 assert first.receive().closes

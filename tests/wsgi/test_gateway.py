@@ -47,7 +47,7 @@ def environ(request: Head, errors: TextIO) -> Environ:
     base = environs.server(multithread=False, multiprocess=True, errors=errors, file_wrapper=FileWrapper)
     listening = environs.listener(base, Address("tcp", "127.0.0.1", 5000), "")
     connected = environs.connection(listening, "192.0.2.1", "4711")
-    return environs.environ(connected, request, io.BytesIO())
+    return {**connected, **environs.environ(request), "wsgi.input": io.BytesIO()}
 
 
 class Client:
@@ -985,11 +985,12 @@ def reported_to(report: Report, app: App) -> tuple[Exchange, str]:
 
 
 def test_a_report_takes_the_place_of_wsgi_errors() -> None:
-    reports: list[tuple[Head | None, str, BaseException | None]] = []
+    reports: list[tuple[Head | None, Environ, str, BaseException | None]] = []
     fault = LookupError("oops")
     exchange, errors = reported_to(lambda *report: reports.append(report), answering(Body(fault)))
     assert (exchange.status, errors) == (500, "")
-    [(request, text, error)] = reports
+    [(request, asked, text, error)] = reports
+    assert asked["PATH_INFO"] == "/a"
     assert request is not None
     assert request.target == "/a"
     assert text.startswith("GET /a: application error\nTraceback")
@@ -998,7 +999,7 @@ def test_a_report_takes_the_place_of_wsgi_errors() -> None:
 
 def test_a_report_of_a_broken_promise() -> None:
     reports: list[tuple[str, BaseException | None]] = []
-    reported_to(lambda _, text, error: reports.append((text, error)), answering(Body(b"a"), length(2)))
+    reported_to(lambda _, __, text, error: reports.append((text, error)), answering(Body(b"a"), length(2)))
     assert reports == [(f"GET /a: {SHORT}\n", None)]
 
 
