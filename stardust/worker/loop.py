@@ -87,7 +87,7 @@ from stardust.wsgi.input import Spool
 
 _RECEIVE = 65536  # bytes of a body asked for at once
 _RECEIVE_HEAD = 8192  # the same where a head is to come: nearly all fit, and the memory for it stays warm
-_MOST_EVENTS = 64
+_MOST_EVENTS = 32  # so many requests are in memory at a time; more gain little
 _LABEL = 200  # bytes of a request that the scoreboard shows as far as its first line goes
 _LINGER = 2.0  # s; how long what a client still sends is ignored after the last response
 _ACCEPT_PAUSE = 0.1  # s; without accepting, when there is no room for one more and nobody is idle
