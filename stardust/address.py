@@ -88,6 +88,8 @@ def peer(accepted: object) -> tuple[str, str]:
     if not isinstance(accepted, tuple):
         return "", ""
     host, port = str(accepted[0]), str(accepted[1])
+    if ":" not in host:
+        return host, port
     # RFC 4291 2.5.5.2: on a dual-stack listener an IPv4 client appears as ::ffff:192.0.2.1.
     if host.startswith("::ffff:") and "." in host:
         host = host[7:]

@@ -226,8 +226,13 @@ class HeadReader:
         # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that
         # expectation"  RFC 9110 10.1.1. Without a body there is nothing to continue with.
         head.expects_continue = length != 0 and recent and "HTTP_EXPECT" in fields
-        # "keep-alive" alone is what browsers say.
-        head.persistent = connection == "keep-alive" or persists(connection, recent) if connection else recent
+        # These two alone are what nearly all clients say.
+        if connection == "keep-alive":
+            head.persistent = True
+        elif connection == "close":
+            head.persistent = False
+        else:
+            head.persistent = persists(connection, recent) if connection else recent
         return head
 
 
@@ -249,9 +254,11 @@ class FieldTable(dict[str, tuple[str, str]]):
         self._unheard = unheard
 
     def __missing__(self, line: str) -> tuple[str, str]:
-        name, colon, value = line.partition(": ")
-        key = self._names.get(name) if colon else None
-        if key is not None and value.isascii() and value.isprintable() and value == value.strip(" "):
+        name, _, value = line.partition(": ")
+        key = self._names.get(name)
+        if key and value.isprintable() and value.isascii() and value[:1] > " " and value[-1] != " ":
+            if key in UNKEPT:
+                return key, value
             pair = key, value
         else:
             pair = field(line)

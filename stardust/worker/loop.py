@@ -96,6 +96,8 @@ _FAREWELL = 2.0  # s; how long a connection may wait for one more request when t
 _GIVE_AGAIN = 0.01  # s; until connections that could not be given away are offered again
 _LONG = 1.0  # s; after which the application is left alone with its request: nobody shall be lost with it
 _IN_A_ROW = 32  # connections accepted in a row before a sibling is preferred
+_AT_ONCE = 0.001  # s; as many connections are let in at once as can be served meanwhile,
+_MOST_AT_ONCE = 16  # but not more than these
 _FOREVER = float("inf")
 _HARAKIRI = "stardust.harakiri.commit"
 
@@ -169,6 +171,7 @@ class Loop:
         limits = Limits(config.max_request_line, config.max_header_count, config.max_header_bytes)
         strict = config.underscore_headers == "refuse"
         self.proxies = Peers(config.trusted_proxies)
+        self.some_proxies = bool(self.proxies)
         self.forwarding = Forwarding(self.proxies, config.forwarded_headers, config.proxy_hops)
         self.heads = HeadReader(limits, forwarded.Unheard(), refuse_underscores=strict)
         self.told_heads = HeadReader(limits, self.forwarding.unheard, refuse_underscores=strict)
@@ -218,6 +221,8 @@ class Loop:
         self.accepting = False
         self.accept_again = _FOREVER
         self.accepted = 0  # connections accepted since a sibling was preferred
+        self.served_in = 0.0  # s; what a request took lately
+        self.at_once = 1  # connections to let in at once
         self.nudged = 0.0  # the turn of the loop in which a sibling was nudged
         self.give_again = _FOREVER
         self.paused = False
@@ -245,7 +250,9 @@ class Loop:
         self.host = socket.gethostname() or "localhost"
         for descriptor, door in self.doors.items():
             self.openings[door.address] = environs.listener(self.base, door.address, self.host)
-            self.entrances[descriptor] = partial(self._accept, descriptor, door)
+            # As numbers: each look at `family` would make a name of it, which takes as long as accept(2).
+            kind = int(door.socket.family), int(socket.SOCK_STREAM), door.socket.proto
+            self.entrances[descriptor] = partial(self._accept, descriptor, door, kind)
         self.guard: Optional[Guard] = None
         if link is not None:
             self.entrances[link.fileno()] = self._take
@@ -299,13 +306,15 @@ class Loop:
 
     def _serve(self) -> None:
         """Serve who is ready, each once: their next requests wait until everybody else had a turn."""
-        ready = self.ready
-        turns = len(ready)
+        ready, began = self.ready, self.now
+        turns = count = len(ready)
         while turns and ready:  # the guard may have given some away
             turns -= 1
             self._proceed(ready.popleft())
         if self.pool is None:
             self.slot.idle(self.requests, len(self.connections), self.now)
+            took = self.served_in = (self.served_in + (self.now - began) / count) / 2
+            self.at_once = min(_MOST_AT_ONCE, int(_AT_ONCE / took)) if took > 0 else _MOST_AT_ONCE
 
     def beat(self) -> None:
         """Answer a ping: the loop turns."""
@@ -426,15 +435,23 @@ class Loop:
                 self.epoll.unregister(descriptor)
 
     def _let_in(self, descriptor: int) -> None:
-        """Take one connection, if it can be served here. If not, it was this worker that was woken for it all
-        the same, and maybe no other."""
-        if not self.accepting or self.slot.dismissed:
-            self._nudge()
-        elif len(self.connections) < self.most_connections or self._make_room():
-            self.entrances[descriptor]()
-        else:
-            self._take_nobody(f"{len(self.connections)} connections, none of them idle")
-            self._nudge()
+        """Take a connection, if it can be served here. If not, it was this worker that was woken for it all
+        the same, and maybe no other. Take several if each will be served so soon that no sibling could do it
+        much sooner: alone, each would find nothing of our code in the processor's caches."""
+        entrance = self.entrances[descriptor]
+        for turn in range(max(self.at_once, 1)):
+            full = len(self.connections) >= self.most_connections
+            if not self.accepting or self.slot.dismissed:
+                self._nudge()
+                return
+            if full and turn:
+                return  # somebody waits, or nobody: the next turn of the loop will know
+            if full and not self._make_room():
+                self._take_nobody(f"{len(self.connections)} connections, none of them idle")
+                self._nudge()
+                return
+            if not entrance():
+                return
 
     def _nudge(self) -> None:
         """Have a free sibling look at the listeners; once in a turn is enough."""
@@ -449,7 +466,7 @@ class Loop:
             self.epoll.unregister(descriptor)
             self.epoll.register(descriptor, select.EPOLLIN | system.EPOLLEXCLUSIVE)
 
-    def _accept(self, descriptor: int, door: Door) -> bool:
+    def _accept(self, descriptor: int, door: Door, kind: tuple[int, int, int]) -> bool:
         """Take one connection, if no sibling was faster, and serve what it has sent already."""
         listener = door.socket
         try:
@@ -459,11 +476,12 @@ class Loop:
         except OSError as fault:
             # accept(2) reports errors of the new connection too; they mean nothing for the listener.
             return fault.errno not in _OUT_OF_DESCRIPTORS or self._short_of_descriptors(fault)
-        sock = socket.SocketType(listener.family, socket.SOCK_STREAM, listener.proto, number)
-        connection = self._welcome(sock, number, door.address, *addresses.peer(peer))
+        sock = socket.SocketType(*kind, number)
+        host, port = addresses.peer(peer)
+        connection = self._welcome(sock, number, door.address, host, port)
         if door.greetings:
             connection.stage = GREETING
-        if self._admit(connection):
+        if not self.admission.most or self._admit(connection):
             if door.greetings:
                 connection.greetings = [make(connection) for make in door.greetings]
                 self._greet(connection)
@@ -477,7 +495,7 @@ class Loop:
     def _stays(self, connection: Connection) -> bool:
         """Whether a new connection is there for more than one request, as far as that is known."""
         if connection.content is None or connection.head is None:
-            return bool(connection.interest)
+            return connection.interest != 0
         return connection.head.persistent and self.most_on_connection > 1
 
     def _welcome(
@@ -499,7 +517,7 @@ class Loop:
             config.min_response_rate,
             self.budget,
         )
-        connection.told = host in self.proxies
+        connection.told = self.some_proxies and host in self.proxies
         self.connections[number] = connection
         return connection
 
@@ -604,8 +622,9 @@ class Loop:
     def _empty_queues(self) -> None:
         """Take what queues at our own listeners now. Not more: under load, ever new ones come behind."""
         for descriptor, door in self.doors.items():
+            entrance = self.entrances[descriptor]
             for _ in range(self.config.backlog + 1 if door.own else 0):
-                if self.now >= self.leave_by or not self._accept(descriptor, door):
+                if self.now >= self.leave_by or not entrance():
                     break
 
     # --- siblings ----------------------------------------------------------------------------------------
@@ -1019,7 +1038,8 @@ class Loop:
             del waiting[connection]
             waiting[connection] = now + parked.seconds
         else:
-            self.slot.idle(self.requests, len(self.connections), now)
+            if not self.ready:
+                self.slot.idle(self.requests, len(self.connections), now)
             self._finish(connection, environ)
 
     def _run_task(self, task: Task) -> None:
@@ -1088,7 +1108,7 @@ class Loop:
 
     def _completed(self, connection: Connection) -> None:
         """The response has left. What now: another request, or the end?"""
-        exchange = connection.exchange
+        exchange, head = connection.exchange, connection.head
         assert exchange is not None
         if self.access_log is not None:
             self._log_request(connection)
@@ -1106,14 +1126,15 @@ class Loop:
                 self._wait(connection, self.parked)
             if self.handing:
                 self._hand_over()
-        elif connection.buffer or connection.note or self._was_to_go_on(connection):
+        elif (
+            connection.buffer
+            or connection.note
+            or (head is not None and head.persistent and connection.asks())
+        ):
+            # Or it has sent more, since it did not know that this response would be the last.
             self._linger(connection)
         else:
             self._drop(connection)
-
-    def _was_to_go_on(self, connection: Connection) -> bool:
-        """Whether the client has sent more, since it did not know that this response would be the last."""
-        return connection.head is not None and connection.head.persistent and connection.asks()
 
     # --- endings -----------------------------------------------------------------------------------------
 
@@ -1217,7 +1238,8 @@ class Loop:
 
     def _drop(self, connection: Connection) -> None:
         """Close a connection and forget it."""
-        self._unwatch_connection(connection)
+        if connection.interest or connection.queue is not None:
+            self._unwatch_connection(connection)
         if connection.pace is not None:
             self._end_pace(connection)
         if connection.counted != "":

@@ -103,7 +103,10 @@ def connection(base: Environ, host: str, port: str) -> Environ:
     REMOTE_ADDR is a plain IP address and REMOTE_PORT its port in digits; both are "" for a UNIX socket's
     peer.
     """
-    return {**base, "REMOTE_ADDR": host, "REMOTE_PORT": port}
+    result = base.copy()
+    result["REMOTE_ADDR"] = host
+    result["REMOTE_PORT"] = port
+    return result
 
 
 def secured(
