@@ -7,6 +7,8 @@ Rules:
 - The temporary file has no name (O_TMPFILE, or unlinked at once), so nothing is left behind by a killed
   worker.
 - Writes to it are unbuffered: a full disk is reported by the write it hits, never by a later close.
+- In memory, pieces are put together once, at the end: a buffer that grows with them is copied again and
+  again, a megabyte eight times. Small ones are put together at once: each takes memory beside its bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from stardust.budget import UNLIMITED, Budget, Share
 MEMORY = 1 << 20
 """Bytes of one body kept in memory, unless told otherwise."""
 
+_SMALL = 4096  # bytes of a piece that is not kept by itself
+_JOINED = 65536  # bytes of small pieces that are put together at once
+
 
 class Spool:
     """Takes a body piece by piece and gives it back as one file.
@@ -30,7 +35,7 @@ class Spool:
     gave.
     """
 
-    __slots__ = ("_file", "_finished", "_reader", "_relieve", "_share")
+    __slots__ = ("_file", "_finished", "_pieces", "_reader", "_relieve", "_share")
 
     def __init__(
         self,
@@ -40,7 +45,8 @@ class Spool:
     ) -> None:
         """At most `memory` bytes, and what `budget` allows, are kept in memory. `relieve` is called when the
         file cannot be made: whether to try again."""
-        self._file: Union[io.BytesIO, io.FileIO] = io.BytesIO()
+        self._pieces: list[Union[bytes, bytearray]] = []
+        self._file: Optional[io.FileIO] = None
         self._reader: Optional[BinaryIO] = None
         self._share = Share(budget, memory)
         self._relieve = relieve
@@ -48,52 +54,66 @@ class Spool:
 
     def write(self, data: bytes) -> None:
         """Append `data`. The body moves to a temporary file when there is no memory for it."""
-        if isinstance(self._file, io.BytesIO) and not self._share.add(len(data)):
-            self._file = self._moved(self._file)
-            self._share.drop(self._share.held)
+        if self._file is None:
+            if self._share.add(len(data)):
+                self._keep(data)
+                return
+            self._move()
+        assert self._file is not None
         _write_all(self._file, data)
 
-    def _moved(self, memory: io.BytesIO) -> io.FileIO:
+    def _keep(self, data: bytes) -> None:
+        pieces = self._pieces
+        if len(data) >= _SMALL:
+            pieces.append(data)
+        elif pieces and isinstance(pieces[-1], bytearray) and len(pieces[-1]) < _JOINED:
+            pieces[-1] += data
+        else:
+            pieces.append(bytearray(data))
+
+    def _move(self) -> None:
         try:
-            return _moved(memory)
+            self._file = _temporary_file()
         except OSError as fault:
             if not self._relieve(fault):
                 raise
-            return _moved(memory)
+            self._file = _temporary_file()
+        for piece in self._pieces:
+            _write_all(self._file, bytes(piece))
+        self._pieces = []
+        self._share.drop(self._share.held)
 
     def finish(self) -> BinaryIO:
         """The whole body as a seekable binary file at position 0. ValueError when called again."""
         if self._finished:
             raise ValueError("this body is finished already")
         self._finished = True
-        self._file.seek(0)
-        # FileIO is BufferedReader's natural source; typeshed cannot say that a buffered reader is a BinaryIO.
-        reader = self._file if isinstance(self._file, io.BytesIO) else io.BufferedReader(self._file)
-        self._reader = cast(BinaryIO, reader)
+        if self._file is None:
+            self._reader = io.BytesIO(b"".join(self._pieces))
+            self._pieces = []
+        else:
+            self._file.seek(0)
+            # FileIO is BufferedReader's natural source; typeshed cannot say that one is a BinaryIO.
+            self._reader = cast(BinaryIO, io.BufferedReader(self._file))
         return self._reader
 
     def close(self) -> None:
         """Release memory or file. May be called at any time and more than once."""
         self._finished = True
-        self._file.close()
+        self._pieces = []
+        if self._file is not None:
+            self._file.close()
         self._share.drop(self._share.held)
         if self._reader is not None:
             self._reader.close()
 
 
-def _moved(memory: io.BytesIO) -> io.FileIO:
+def _temporary_file() -> io.FileIO:
     # Unbuffered, TemporaryFile() gives a bare FileIO: its write() is write(2), errors included.
-    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-    try:
-        _write_all(file, memory.getvalue())
-    except BaseException:
-        file.close()
-        raise
-    memory.close()
-    return file
+    return tempfile.TemporaryFile(buffering=0)
 
 
-def _write_all(file: Union[io.BytesIO, io.FileIO], data: bytes) -> None:
+def _write_all(file: io.FileIO, data: bytes) -> None:
     # write(2): "the number of bytes written may be less than count if, for example, there is insufficient
     # space on the underlying physical medium"; the next call then says why.
     written = file.write(data)
