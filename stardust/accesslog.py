@@ -55,38 +55,46 @@ class Record(NamedTuple):
 
 def formatter(name: str) -> Callable[[Record], str]:
     """What makes lines of the format `name`, one of FORMATS, without "\\n". Keep it: it has a cache."""
-    clock = _Clock()
+    apache, utc = _Clock(_apache), _Clock(_rfc3339)
     makers: dict[str, Callable[[Record], str]] = {
-        "common": lambda record: _common(record, clock),
-        "combined": lambda record: _combined(record, clock),
-        "json": _json,
+        "common": lambda record: _common(record, apache),
+        "combined": lambda record: _combined(record, apache),
+        "json": lambda record: _json(record, utc),
     }
     return makers[name]
 
 
 class _Clock:
-    """Seconds since the epoch as Apache shows them. Keeps the last answer: a busy second is formatted
-    once."""
+    """Seconds since the epoch as text. Keeps the last answer: a busy second is formatted once."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_format", "_kept")
 
-    def __init__(self) -> None:
+    def __init__(self, form: Callable[[int], str]) -> None:
+        self._format = form
         self._kept = (-1, "")
 
-    def text(self, when: float) -> str:
-        """ "[22/Nov/2026:16:50:00 +0000]", in the zone of the machine and in English whatever the locale."""
-        second = int(when)
+    def text(self, second: int) -> str:
         kept, text = self._kept
         if kept != second:
-            now = time.localtime(second)
-            sign = "-" if now.tm_gmtoff < 0 else "+"
-            hours, minutes = divmod(abs(now.tm_gmtoff) // 60, 60)
-            text = (
-                f"[{now.tm_mday:02}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year}:"
-                f"{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02} {sign}{hours:02}{minutes:02}]"
-            )
+            text = self._format(second)
             self._kept = (second, text)  # one assignment: threads may share a clock
         return text
+
+
+def _apache(second: int) -> str:
+    """ "[22/Nov/2026:16:50:00 +0000]", in the zone of the machine and in English whatever the locale."""
+    now = time.localtime(second)
+    sign = "-" if now.tm_gmtoff < 0 else "+"
+    hours, minutes = divmod(abs(now.tm_gmtoff) // 60, 60)
+    return (
+        f"[{now.tm_mday:02}/{_MONTHS[now.tm_mon - 1]}/{now.tm_year}:"
+        f"{now.tm_hour:02}:{now.tm_min:02}:{now.tm_sec:02} {sign}{hours:02}{minutes:02}]"
+    )
+
+
+def _rfc3339(second: int) -> str:
+    """ "2026-11-22T16:50:00", UTC (RFC 3339 5.6, the part before the fraction)."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def _common(record: Record, clock: _Clock) -> str:
@@ -97,7 +105,7 @@ def _common(record: Record, clock: _Clock) -> str:
     # %h and %u stand between blanks, so a blank in them would shift all fields behind.
     user = escaped(record.user).replace(" ", r"\x20") or "-"
     return (
-        f"{record.peer or '-'} - {user} {clock.text(record.when)}"
+        f"{record.peer or '-'} - {user} {clock.text(int(record.when))}"
         f' "{request}" {record.status or "-"} {record.sent or "-"}'
     )
 
@@ -108,10 +116,15 @@ def _combined(record: Record, clock: _Clock) -> str:
     return f'{_common(record, clock)} "{referer}" "{agent}"'
 
 
-def _json(record: Record) -> str:
-    return json.dumps(
+# Made once: json.dumps() would make one for each line.
+_encode = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
+
+
+def _json(record: Record, clock: _Clock) -> str:
+    second, micros = divmod(round(record.when * 1e6), 1_000_000)
+    return _encode(
         {
-            "time": _rfc3339(record.when),
+            "time": f"{clock.text(second)}.{micros:06}Z",
             "remote_addr": record.peer,
             "method": record.method,
             "target": record.target,
@@ -124,20 +137,15 @@ def _json(record: Record) -> str:
             "host": record.host,
             "pid": record.pid,
             "note": record.note,
-        },
-        separators=(",", ":"),
+        }
     )
-
-
-def _rfc3339(when: float) -> str:
-    """ "2026-11-22T16:50:00.000000Z": RFC 3339 5.6, UTC, microseconds."""
-    second, micros = divmod(round(when * 1e6), 1_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{micros:06}Z"
 
 
 def escaped(text: str) -> str:
     r"""`text` for a log line, as Apache's ap_escape_logitem() has it: \" \\ \n …, \xhh for other bytes."""
-    return _UNSAFE.sub(_escape, text) if _UNSAFE.search(text) else text
+    if text.isprintable() and text.isascii() and '"' not in text and "\\" not in text:
+        return text  # half of the time that a search takes
+    return _UNSAFE.sub(_escape, text)
 
 
 def _escape(match: re.Match[str]) -> str:

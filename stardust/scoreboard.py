@@ -2,8 +2,8 @@
 
 The supervisor makes it (memfd_create(2)) and every process of every generation maps it. A slot has one
 writer, the worker that was forked into it; only its dismissal is the supervisor's. A reader may see a
-half-written text, never a half-written number (all numbers are aligned words of 8 bytes). Times are seconds
-of the monotonic clock.
+half-written text, never a half-written number: all are aligned words of 8 bytes, and put there in one piece.
+(`pack_into` would not do: it clears the place first.) Times are seconds of the monotonic clock.
 
 The first bytes of the header tell workers whether a successor could be forked: one that has reached its
 own limit goes on serving while there is nobody to replace it; whether the whole server stops: then nobody
@@ -37,7 +37,9 @@ _BUSY = struct.Struct("qqddq256s")  # state, running, since, deadline | length a
 _HEARTBEAT_AT = _BORN.size
 _DISMISSED_AT = _HEARTBEAT_AT + _HEARTBEAT.size
 _IDLE_AT = _DISMISSED_AT + _DISMISSED.size
-_BUSY_AT = _IDLE_AT + 16
+_BUSY_AT = _IDLE_AT + _COUNTS.size
+_IDLE_END = _IDLE_AT + _IDLE.size
+_BUSY_END = _BUSY_AT + _BUSY.size
 LONGEST = 256  # bytes of a text
 
 EMPTY, STARTING, IDLE, BUSY = range(4)
@@ -104,7 +106,7 @@ class Scoreboard:
     def clear(self, number: int) -> None:
         """Forget who had the slot: before a worker is forked into it, and after one is gone."""
         [count] = _COUNT.unpack_from(self._map, _COUNT_AT)
-        _COUNT.pack_into(self._map, _COUNT_AT, max(count, number + 1))
+        self._map[_COUNT_AT : _COUNT_AT + _COUNT.size] = _COUNT.pack(max(count, number + 1))
         self._slot_bytes(number)[:] = bytes(_SLOT)
 
     @property
@@ -154,15 +156,15 @@ class Slot:
 
     def idle(self, requests: int, connections: int, now: float) -> None:
         """No request runs any more."""
-        _IDLE.pack_into(self._bytes, _IDLE_AT, requests, connections, IDLE, 0, now, 0.0)
+        self._bytes[_IDLE_AT:_IDLE_END] = _IDLE.pack(requests, connections, IDLE, 0, now, 0.0)
 
     def count(self, requests: int, connections: int) -> None:
         """As `idle` does, while requests run."""
-        _COUNTS.pack_into(self._bytes, _IDLE_AT, requests, connections)
+        self._bytes[_IDLE_AT:_BUSY_AT] = _COUNTS.pack(requests, connections)
 
     def busy(self, running: int, since: float, deadline: float, text: bytes) -> None:
         """`running` requests run; the oldest is `text`, began at `since` and is overdue at `deadline`."""
-        _BUSY.pack_into(self._bytes, _BUSY_AT, BUSY, running, since, deadline, len(text), text)
+        self._bytes[_BUSY_AT:_BUSY_END] = _BUSY.pack(BUSY, running, since, deadline, len(text), text)
 
     @property
     def dismissed(self) -> bool:
@@ -171,7 +173,7 @@ class Slot:
 
     def beat(self, now: float) -> None:
         """The loop turns."""
-        _HEARTBEAT.pack_into(self._bytes, _HEARTBEAT_AT, now)
+        self._bytes[_HEARTBEAT_AT:_DISMISSED_AT] = _HEARTBEAT.pack(now)
 
     def read(self) -> Entry:
         pid, generation = _BORN.unpack_from(self._bytes)

@@ -161,6 +161,7 @@ class Loop:
         self.link = link
         self.shelf = shelf
         self.served = served
+        self.records: list[Record] = []  # of this turn, for the access log
         self.balance = Balance()
         self.replaceable = replaceable
         self.stopping = stopping
@@ -302,7 +303,7 @@ class Loop:
             if looked >= self.wake_at:
                 self._sweep(looked)
             if self.access_log is not None:
-                self.access_log.file.flush()
+                self._write_log(self.access_log)
 
     def _serve(self) -> None:
         """Serve who is ready, each once: their next requests wait until everybody else had a turn."""
@@ -1249,27 +1250,34 @@ class Loop:
         connection.close()
 
     def _log_request(self, connection: Connection) -> None:
-        assert self.access_log is not None
         head, exchange = connection.head, connection.exchange
         peer, referer, agent, host = connection.said or said(head.fields if head is not None else {})
-        record = Record(
-            when=connection.began + self.wall,
-            duration=self.now - connection.began,
-            peer=peer or connection.environ["REMOTE_ADDR"],
-            user="",
-            method=head.method if head is not None else "",
-            target=head.target if head is not None else "",
-            version=head.version if head is not None else "",
-            status=exchange.status if exchange is not None else 0,
-            sent=exchange.sent if exchange is not None else 0,
-            referer=referer,
-            agent=agent,
-            host=host,
-            note=connection.note or (exchange.note if exchange is not None else ""),
-            pid=self.pid,
-        )
         connection.said = ()
-        self.access_log.file.add(self.access_log.line(record))
+        self.records.append(
+            Record(
+                connection.began + self.wall,
+                self.now - connection.began,
+                peer or connection.environ["REMOTE_ADDR"],
+                "",
+                head.method if head is not None else "",
+                head.target if head is not None else "",
+                head.version if head is not None else "",
+                exchange.status if exchange is not None else 0,
+                exchange.sent if exchange is not None else 0,
+                referer,
+                agent,
+                host,
+                connection.note or (exchange.note if exchange is not None else ""),
+                self.pid,
+            )
+        )
+
+    def _write_log(self, log: AccessLog) -> None:
+        """One write for all requests of a turn, which become lines one behind the other."""
+        for record in self.records:
+            log.file.add(log.line(record))
+        self.records.clear()
+        log.file.flush()
 
 
 class Task(NamedTuple):
