@@ -1,6 +1,6 @@
 """Idle connections: what COUNT of them cost while nobody asks for anything, and a reload that moves them all.
 
-    measure(server) -> Idle
+    measure(server, load, seconds) -> [Idle]; it takes as long as it takes
 
 Each connection has had one answer before it idles. Then, in this order: memory; wake-ups for WATCH seconds;
 `stardustctl reload`; one more request on each connection.
@@ -25,9 +25,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from processes import ENVIRONMENT, PROC, BenchError, Running, memory, serving
+from report import bar, table
 from servers import Server
 
-NAME = "idle"
 APP = "hello:application"
 
 COUNT = 10_000
@@ -37,6 +37,10 @@ SETTLE = 2.0  # s; longer than --header-timeout of the server's row, whose timer
 WATCH = 5.0  # s
 LIMIT = 20.0  # s; for an answer, and for the old workers to end
 DESCRIPTORS = COUNT + 1000  # that we need, and so does a worker that gets all connections
+
+LOADS = {"idle": f"{COUNT:,} connections that wait for their next request"}
+MOST_BYTES = 4096
+"""Of memory for an idle connection. The other bars: no wake-ups, no connection lost."""
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 BODY = b"Hello, world!\n"
@@ -58,7 +62,10 @@ class Idle(NamedTuple):
     survived: int
 
 
-def measure(server: Server) -> Idle:
+RESULT = Idle
+
+
+def measure(server: Server, load: str, seconds: int) -> list[Idle]:
     """Raises BenchError if the server does not start, does not reload, or an answer fails before."""
     with _descriptors(), serving(server, APP) as running:
         with _connections(running.port, WARM_UP):
@@ -78,7 +85,7 @@ def measure(server: Server) -> Idle:
             moved = time.monotonic() - began
             survived = sum(_asked(crowd) for crowd in _crowds(connections))
             moved_held = memory(_workers(running), "Private_Dirty") - alone
-    return Idle(
+    one = Idle(
         server=server.name,
         connections=COUNT,
         bytes_each=round(held / COUNT),
@@ -89,6 +96,7 @@ def measure(server: Server) -> Idle:
         moved_bytes_each=round(moved_held / COUNT),
         survived=survived,
     )
+    return [one]
 
 
 @contextlib.contextmanager
@@ -189,3 +197,38 @@ def _await_end(pids: Sequence[int]) -> None:
         if time.monotonic() > deadline:
             raise BenchError(f"old workers that do not end within {LIMIT:g} s of a reload")
         time.sleep(0.01)
+
+
+def told(measured: Sequence[Idle]) -> str:
+    [one] = measured
+    return f"{one.bytes_each} bytes each, {one.survived} survived a reload"
+
+
+HEAD = (
+    *("server", "bytes each", "wake-ups", "in s", "reload s"),
+    *("moved after s", "bytes moved", "survived"),
+)
+
+
+def tables(measured: Sequence[Idle]) -> Iterator[str]:
+    """A row for every time it was measured."""
+    yield from table(HEAD, map(_line, measured))
+    most = max(max(one.bytes_each, one.moved_bytes_each) for one in measured)
+    yield bar(f"idle: at most {MOST_BYTES:,} bytes each", f"{most:,}", most <= MOST_BYTES)
+    wakeups = sum(one.wakeups for one in measured)
+    yield bar("idle: no wake-ups", f"{wakeups}", not wakeups)
+    lost = sum(one.connections - one.survived for one in measured)
+    yield bar("idle: no connection lost by a reload", f"{lost:,}", not lost)
+
+
+def _line(one: Idle) -> tuple[str, ...]:
+    return (
+        one.server,
+        f"{one.bytes_each:,}",
+        f"{one.wakeups}",
+        f"{one.watched:g}",
+        f"{one.reload_s:.2f}",
+        f"{one.moved_s:.2f}",
+        f"{one.moved_bytes_each:,}",
+        f"{one.survived:,}",
+    )

@@ -1,110 +1,141 @@
 """The benchmark: stardust and its peers side by side, on one core, under the same loads from another core.
 
     python bench/run.py [--rounds N] [--seconds N] [--only NAME,…] [--load NAME,…] [--record]
+    python bench/run.py --render
 
 Needs Linux, two cores, wrk, puma, taskset, and bench/requirements.txt in this interpreter's environment:
-`make bench` sees to them. Prints a page of Markdown; --record also writes it into docs/benchmarks.md, and
-every single measurement into bench/results.json. Exit 1 if a measurement could not be made, or if there is
-none to make. docs/benchmarks.md explains the method.
+`make bench` sees to them. Prints a page of Markdown. --record also puts every single measurement into
+bench/results.json, in place of what was there of the same loads, and writes docs/benchmarks.md from that
+file; --render does only the latter. Exit 1 if a measurement could not be made, or if there is none to make.
+docs/benchmarks.md explains the method.
 
     servers.py, loads.py, load.lua    who and what, as data
-    measure.py                        one measurement of a load of wrk
-    waits.py, clients.py, long.*      one of "waits": who waits while one request takes long
-    idle.py                           one of "idle": 10,000 connections, and a reload
-    hostile.py, crowd.py, large.py    one of "hostile": good clients beside slow ones
+    kinds.py                          what a kind of measurement is; KINDS is the table of them
+    wrk.py                            a load of wrk
+    waits.py, clients.py, long.*      "waits": who waits while one request takes long
+    idle.py                           "idle": 10,000 connections, and a reload
+    hostile.py, crowd.py, large.py    "hostile": good clients beside slow ones
     processes.py                      a server as processes
-    report.py                         medians, ratios, tables; pure
+    recorded.py                       results.json; pure
+    report.py                         what the tables of all kinds share, and the page; pure
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import hostile
 import idle
+import recorded
 import report
 import waits
-from loads import LOADS
-from measure import WARM_UP, measure
+import wrk
+from kinds import Kind
 from processes import CLIENT_CORE, ENVIRONMENT, HERE, SERVER_CORE, BenchError
+from recorded import Record, Records, Used
 from servers import SERVERS, Server
 
-NAMES = (*(load.name for load in LOADS), waits.NAME, idle.NAME, hostile.NAME)
+KINDS: tuple[Kind, ...] = (wrk, waits, idle, hostile)
+
+KIND_OF = {load: kind for kind in KINDS for load in kind.LOADS}  # in the order of the page
 RESULTS = HERE / "results.json"
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
+
+Measured = Mapping[str, Sequence[Any]]  # by load: RESULTs of its kind
 
 
 def main() -> int:
     options = _options()
-    loads = options.load or NAMES
+    if options.render:
+        _render()
+        return 0
+    loads = [load for load in KIND_OF if not options.load or load in options.load]
     servers = [server for server in SERVERS if not options.only or server.name in options.only]
     servers = [server for server in servers if not set(loads).isdisjoint(server.loads)]
     if not servers:
         print(f"no server of --only bears a load of --load: {', '.join(loads)}", file=sys.stderr)
         return 1
     facts = _facts(options.rounds, options.seconds)
-    versions = {server.name: _first_line(server.version) for server in servers}
-    try:
-        results = _measured(servers, loads, options.rounds, options.seconds)
-    except BenchError as error:
-        print(error, file=sys.stderr)
-        return 1
-    shares = [one.foreign for one in results.measurements]
-    shares += [one.foreign for one in results.waits]
-    shares += [one.foreign for one in results.hostile]
-    if shares:
-        facts["other work on the server's core"] = _foreign(shares)
-    page = report.page(results, facts, versions)
-    print(page)
+    measured, errors = _measured(servers, loads, options.rounds, options.seconds)
+    records = _records(servers, measured, facts)
+    if records:
+        print(report.page(sections(records)))
     if options.record:
-        _record(page, results, facts, versions)
-    return 0
+        RESULTS.write_text(recorded.written(recorded.merged(recorded.parsed(RESULTS.read_text()), records)))
+        _render()
+    for error in errors:
+        print(error, file=sys.stderr)
+    return 1 if errors else 0
 
 
-def _measured(servers: Sequence[Server], loads: Sequence[str], rounds: int, seconds: int) -> report.Results:
+def _measured(
+    servers: Sequence[Server], loads: Sequence[str], rounds: int, seconds: int
+) -> tuple[Measured, Sequence[BenchError]]:
     """Within a load the servers take turns, so that a slow minute of the machine meets all of them; each
-    round another one begins. Raises BenchError."""
-    results = report.Results([], [], [], [])
+    round another one begins. What goes wrong ends its load, for a load is measured whole, but not the run.
+    """
+    measured: dict[str, list[Any]] = {load: [] for load in loads}
+    errors = []
     for number in range(rounds):
         first = number % len(servers)
         turns = [*servers[first:], *servers[:first]]
-        for name in loads:
-            for server in turns:
-                if name in server.loads:
-                    told = _measure(server, name, seconds, results)
-                    print(f"round {number + 1} {name:12} {server.name:28} {told}", file=sys.stderr)
-    return results
+        for load in loads:
+            kind = KIND_OF[load]
+            try:
+                for server in turns:
+                    if load in measured and load in server.loads:
+                        found = kind.measure(server, load, seconds)
+                        measured[load] += found
+                        told = f"round {number + 1} {load:12} {server.name:28} {kind.told(found)}"
+                        print(told, file=sys.stderr)
+            except BenchError as error:
+                print(f"{load}: {error}", file=sys.stderr)
+                errors.append(error)
+                del measured[load]
+    return {load: found for load, found in measured.items() if found}, errors
 
 
-def _measure(server: Server, name: str, seconds: int, results: report.Results) -> str:
-    """Add one measurement to the results; what to tell of it. Raises BenchError."""
-    if name == waits.NAME:
-        waited = [waits.measure(server, beside, seconds) for beside in waits.BESIDE]
-        results.waits.extend(waited)
-        slowest = ", ".join(f"{one.max_ms:.1f} ms {one.beside}".strip() for one in waited)
-        return f"slowest {slowest}  foreign {max(one.foreign for one in waited):.0%}"
-    if name == hostile.NAME:
-        met = [hostile.measure(server, kind, seconds) for kind in hostile.KINDS]
-        results.hostile.extend(met)
-        told = ", ".join(f"{one.kind} {one.alone_p99_ms:.1f} → {one.p99_ms:.1f}" for one in met)
-        return f"p99 ms {told}  foreign {max(one.foreign for one in met):.0%}"
-    if name == idle.NAME:
-        idled = idle.measure(server)
-        results.idle.append(idled)
-        return f"{idled.bytes_each} bytes each, {idled.survived} survived a reload"
-    [load] = [load for load in LOADS if load.name == name]
-    one = measure(server, load, seconds)
-    results.measurements.append(one)
-    cost = one.cpu * 1e6 / max(1, one.requests)
-    return f"{cost:7.1f} µs/request {one.requests / one.seconds:8,.0f}/s  foreign {one.foreign:.0%}"
+def _records(servers: Sequence[Server], measured: Measured, facts: Mapping[str, str]) -> Records:
+    versions = {server.name: _first_line(server.version) for server in servers}
+    return {
+        load: Record(
+            facts={**facts, **_foreign(found)},
+            servers={
+                server.name: Used(versions[server.name], server.note, " ".join(server.command))
+                for server in servers
+                if load in server.loads
+            },
+            measurements=[one._asdict() for one in found],
+        )
+        for load, found in measured.items()
+    }
+
+
+def sections(records: Records) -> list[report.Section]:
+    """The loads of the records in the order of the page, each as its kind tells it."""
+    return [
+        report.Section(load, kind.LOADS[load], record, [*kind.tables(_results(kind, record))])
+        for load, kind in KIND_OF.items()
+        if (record := records.get(load))
+    ]
+
+
+def _results(kind: Kind, record: Record) -> list[Any]:
+    return [kind.RESULT(**one) for one in record.measurements]
+
+
+def _render() -> None:
+    """docs/benchmarks.md anew from results.json."""
+    page = report.page(sections(recorded.parsed(RESULTS.read_text())))
+    DOCUMENT.write_text(report.embedded(DOCUMENT.read_text(), page))
 
 
 def _facts(rounds: int, seconds: int) -> dict[str, str]:
@@ -116,14 +147,18 @@ def _facts(rounds: int, seconds: int) -> dict[str, str]:
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "client": f"{_first_line(('wrk', '--version')).partition(' Copyright')[0]} on core {CLIENT_CORE}, "
         f"servers on core {SERVER_CORE}, loopback",
-        "rounds": f"{rounds} of {seconds} s each, after {WARM_UP} s of warm-up; medians",
+        "rounds": f"{rounds} of {seconds} s each, after {wrk.WARM_UP} s of warm-up; medians",
         "load average at the start": f"{os.getloadavg()[0]:.2f}",
     }
 
 
-def _foreign(shares: Sequence[float]) -> str:
-    shares = sorted(shares)
-    return f"{shares[len(shares) // 2]:.0%} of the time (median), {shares[-1]:.0%} (worst)"
+def _foreign(measured: Sequence[Any]) -> dict[str, str]:
+    """The fact how busy others were on the server's core, of measurements that know it."""
+    shares = sorted(one.foreign for one in measured if hasattr(one, "foreign"))
+    if not shares:
+        return {}
+    told = f"{shares[len(shares) // 2]:.0%} of the time (median), {shares[-1]:.0%} (worst)"
+    return {"other work on the server's core": told}
 
 
 def _processor() -> str:
@@ -142,30 +177,22 @@ def _first_line(command: Sequence[str]) -> str:
     return run.stdout.partition("\n")[0]
 
 
-def _record(page: str, results: report.Results, facts: dict[str, str], versions: dict[str, str]) -> None:
-    recorded = {
-        "facts": facts,
-        "versions": versions,
-        "commands": {server.name: server.command for server in SERVERS if server.name in versions},
-        "measurements": [one._asdict() for one in results.measurements],
-        "waits": [one._asdict() for one in results.waits],
-        "idle": [one._asdict() for one in results.idle],
-        "hostile": [one._asdict() for one in results.hostile],
-    }
-    RESULTS.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n")
-    DOCUMENT.write_text(report.embedded(DOCUMENT.read_text(), page))
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Stardust and its peers side by side.")
     parser.add_argument("--rounds", type=_positive, default=3, help="times every server is measured (3)")
-    parser.add_argument("--seconds", type=_positive, default=4, help="length of a measurement (4)")
+    parser.add_argument("--seconds", type=_positive, default=2, help="length of a measurement (2)")
     parser.add_argument(
         "--only", type=_names(server.name for server in SERVERS), default=(), help="servers, by name"
     )
-    parser.add_argument("--load", type=_names(NAMES), default=(), help="loads, by name")
-    parser.add_argument("--record", action="store_true", help=f"write {RESULTS.name} and {DOCUMENT.name}")
-    return parser.parse_args()
+    parser.add_argument("--load", type=_names(KIND_OF), default=(), help="loads, by name")
+    parser.add_argument(
+        "--record", action="store_true", help=f"write {RESULTS.name} and, from it, {DOCUMENT.name}"
+    )
+    parser.add_argument("--render", action="store_true", help=f"only write {DOCUMENT.name} anew")
+    options = parser.parse_args()
+    if options.record and options.only:
+        parser.error("--record keeps whole loads, for ratios hold within a run only: leave out --only")
+    return options
 
 
 def _positive(text: str) -> int:

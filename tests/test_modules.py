@@ -1,6 +1,7 @@
 """Every module has its test module, and every test module its module, by name.
 
-stardust/http1/head.py <-> tests/http1/test_head.py. Whoever opens one knows where the other is.
+stardust/http1/head.py <-> tests/http1/test_head.py. Whoever opens one knows where the other is. What is pure
+in bench/ has its tests in tests/bench, named in the same way.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ def modules() -> set[str]:
     return {str(path.with_suffix("")) for path in paths if path.name != "__init__.py"}
 
 
+def measured() -> set[str]:
+    return {f"bench/{path.stem}" for path in (TOP / "bench").glob("*.py")}
+
+
 def present() -> set[str]:
     paths = (path.relative_to(TOP / "tests") for path in (TOP / "tests").rglob("test_*.py"))
     return {str(path.with_suffix("")) for path in paths if path.parts[0] not in WHOLE}
@@ -53,7 +58,7 @@ def test_every_module_is_tested() -> None:
 
 
 def test_every_test_module_has_a_module() -> None:
-    assert present() - AT_LARGE.keys() - {counterpart(name) for name in modules()} == set()
+    assert present() - AT_LARGE.keys() - {counterpart(name) for name in modules() | measured()} == set()
 
 
 def test_the_exceptions_are_needed() -> None:
