@@ -20,7 +20,8 @@ RUN_PACKAGES  = gcc libc6-dev libsystemd-dev pkg-config python3 python3-dev pyth
 TEST_PACKAGES = debootstrap groff-base man-db nmap openssl pypy3 sslscan systemd systemd-container
 # Proxies that the tests put before the server: unpacked, not installed.
 TEST_PROXIES  = haproxy nginx libnginx-mod-stream
-BENCH_PACKAGES = puma wrk
+# libev-dev and libssl-dev are for bjoern and uWSGI, which come as source.
+BENCH_PACKAGES = libev-dev libjson-xs-perl libssl-dev nghttp2-client openssl puma starlet starman wrk
 # Build-Depends of packaging/debian/control, and what Debian takes for granted there.
 DEB_PACKAGES   = build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
 
@@ -108,7 +109,8 @@ deb:
 
 .venv/bench.stamp: .venv/run.stamp bench/requirements.txt
 	@$(call install,$(BENCH_PACKAGES))
-	.venv/bin/pip install --quiet --disable-pip-version-check --requirement bench/requirements.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 \
+		--requirement bench/requirements.txt
 	@touch $@
 
 clean:

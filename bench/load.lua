@@ -26,21 +26,48 @@ local SAME = table.concat({
 
 local number = 0
 
-local function browser(connection)
+local function browser(connection, target)
    local host = "Host: " .. wrk.host .. ":" .. wrk.port .. "\r\n"
    local site = "Referer: http://" .. wrk.host .. ":" .. wrk.port .. "/articles/"
    local ending = "\r\nConnection: " .. connection .. "\r\n\r\n"
    return function()
       number = number + 1
-      return "GET /articles/" .. number .. "?page=" .. number % 7 .. " HTTP/1.1\r\n" .. host .. AGENTS[number % 200 + 1]
+      return "GET " .. target(number) .. "?page=" .. number % 7 .. " HTTP/1.1\r\n" .. host .. AGENTS[number % 200 + 1]
          .. SAME .. site .. number - 1 .. "\r\nCookie: theme=dark; session=6f1ed002ab5595859014ebf0951522d9." .. number
          .. ending
    end
 end
 
+local function article(number) return "/articles/" .. number end
+local function front() return "/" end
+
+-- The same request again and again.
+local function fixed(method, fields, body)
+   local text = method .. " / HTTP/1.1\r\nHost: " .. wrk.host .. ":" .. wrk.port .. "\r\n" .. fields .. "\r\n" .. body
+   return function() return text end
+end
+
+local function posted(kind, body)
+   return fixed("POST", "Content-Type: " .. kind .. "\r\nContent-Length: " .. #body .. "\r\n", body)
+end
+
+-- 10 KiB of JSON: an order of 123 lines.
+local function order()
+   local lines = {}
+   for line = 1, 123 do
+      lines[line] = string.format('{"article": "Nuts & bolts, size %03d", "quantity": %d, "cents": %d, "note": null}',
+         line, line % 9 + 1, 1000 + line)
+   end
+   return '{"customer": "O\'Brien", "lines": [' .. table.concat(lines, ", ") .. "]}"
+end
+
 local SHAPES = {
-   ["browser"] = function() return browser("keep-alive") end,
-   ["browser-close"] = function() return browser("close") end,
+   ["browser"] = function() return browser("keep-alive", article) end,
+   ["browser-close"] = function() return browser("close", article) end,
+   ["browser-front"] = function() return browser("keep-alive", front) end,
+   ["minimal"] = function() return fixed("GET", "", "") end,
+   ["post"] = function() return posted("application/json", order()) end,
+   ["upload"] = function() return posted("application/octet-stream", string.rep("0123456789abcdef", 65536)) end,
 }
 
 function init(arguments)

@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -63,42 +64,83 @@ class _Process(NamedTuple):
 
 
 @contextlib.contextmanager
-def serving(server: Server, app: str) -> Iterator[Running]:
-    """The server with an application of this folder, answering. Raises BenchError if it does not start."""
+def serving(server: Server, app: str, way: str = "plain") -> Iterator[Running]:
+    """The server with an application of this folder, answering. `way`: how it is asked, a key of its `ways`.
+    Raises BenchError if it does not start."""
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, open(f"{scratch}/output", "w+") as output:
+        if way == "tls":
+            _certify(scratch)
         port = _free_port()
-        command = [part.format(app=app, port=port, scratch=scratch) for part in server.command]
+        command = [
+            part.format(app=app, module=app.partition(":")[0], port=port, scratch=scratch)
+            for part in server.asked(way)
+        ]
         process = subprocess.Popen(
             pinned(SERVER_CORE, command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             cwd=HERE,
-            env=ENVIRONMENT,
+            env={**ENVIRONMENT, "BENCH_SCRATCH": scratch},
             start_new_session=True,  # Ctrl-C is ours; we then stop the server
         )
         try:
-            if not _answers(port, process):
+            running = Running(process.pid, port, Path(scratch))
+            if not _answers(running, way, process):
                 output.seek(0)
                 raise BenchError(f"{server.name} does not answer: {' '.join(command)}\n{output.read()}")
-            yield Running(process.pid, port, Path(scratch))
+            yield running
         finally:
             _stop(process)
 
 
-def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
+def _certify(scratch: str) -> None:
+    """A certificate for localhost, signed by itself, and its key, as servers of servers.py name them."""
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"),
+            *("-subj", "/CN=localhost", "-days", "2", "-addext", "basicConstraints=critical,CA:FALSE"),
+            *("-keyout", f"{scratch}/key.pem", "-out", f"{scratch}/certificate.pem"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+def _answers(running: Running, way: str, process: subprocess.Popen[bytes]) -> bool:
     """Waits for the first answer; False if the server ends or START_LIMIT passes before."""
     deadline = time.monotonic() + START_LIMIT
     while time.monotonic() < deadline and process.poll() is None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_LIMIT)
+        connection = _client(running, way)
         try:
             connection.request("GET", "/", headers={"Connection": "close"})
             return connection.getresponse().status == 200
-        except ConnectionError:
+        except OSError:  # not there yet
             time.sleep(0.02)
         finally:
             connection.close()
     return False
+
+
+def _client(running: Running, way: str) -> http.client.HTTPConnection:
+    if way == "tls":
+        context = ssl.create_default_context(cafile=running.scratch / "certificate.pem")
+        context.check_hostname = False
+        return http.client.HTTPSConnection("127.0.0.1", running.port, timeout=START_LIMIT, context=context)
+    if way == "unix":
+        return _UnixConnection(running.scratch / "socket")
+    return http.client.HTTPConnection("127.0.0.1", running.port, timeout=START_LIMIT)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=START_LIMIT)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -3,15 +3,15 @@
     python bench/run.py [--rounds N] [--seconds N] [--only NAME,…] [--load NAME,…] [--record]
     python bench/run.py --render
 
-Needs Linux, two cores, wrk, puma, taskset, and bench/requirements.txt in this interpreter's environment:
-`make bench` sees to them. Prints a page of Markdown. --record also puts every single measurement into
-bench/results.json, in place of what was there of the same loads, and writes docs/benchmarks.md from that
-file; --render does only the latter. Exit 1 if a measurement could not be made, or if there is none to make.
-docs/benchmarks.md explains the method.
+Needs Linux, two cores, taskset, BENCH_PACKAGES of the Makefile, and bench/requirements.txt in this
+interpreter's environment: `make bench` sees to them. Prints a page of Markdown. --record also puts every
+single measurement into bench/results.json, in place of what was there of the same loads, and writes
+docs/benchmarks.md from that file; --render does only the latter. Exit 1 if a measurement could not be made,
+or if there is none to make. docs/benchmarks.md explains the method.
 
     servers.py, loads.py, load.lua    who and what, as data
     kinds.py                          what a kind of measurement is; KINDS is the table of them
-    wrk.py                            a load of wrk
+    cost.py, wrk.py, h2load.py        what a request of a load costs
     waits.py, clients.py, long.*      "waits": who waits while one request takes long
     idle.py                           "idle": 10,000 connections, and a reload
     hostile.py, crowd.py, large.py    "hostile": good clients beside slow ones
@@ -32,6 +32,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cost
+import h2load
 import hostile
 import idle
 import recorded
@@ -39,11 +41,12 @@ import report
 import waits
 import wrk
 from kinds import Kind
+from loads import LOADS
 from processes import CLIENT_CORE, ENVIRONMENT, HERE, SERVER_CORE, BenchError
 from recorded import Record, Records, Used
 from servers import SERVERS, Server
 
-KINDS: tuple[Kind, ...] = (wrk, waits, idle, hostile)
+KINDS: tuple[Kind, ...] = (cost, waits, idle, hostile)
 
 KIND_OF = {load: kind for kind in KINDS for load in kind.LOADS}  # in the order of the page
 RESULTS = HERE / "results.json"
@@ -105,11 +108,14 @@ def _measured(
 
 def _records(servers: Sequence[Server], measured: Measured, facts: Mapping[str, str]) -> Records:
     versions = {server.name: _first_line(server.version) for server in servers}
+    ways = {load.name: load.way for load in LOADS}
     return {
         load: Record(
             facts={**facts, **_foreign(found)},
             servers={
-                server.name: Used(versions[server.name], server.note, " ".join(server.command))
+                server.name: Used(
+                    versions[server.name], server.note, " ".join(server.asked(ways.get(load, "plain")))
+                )
                 for server in servers
                 if load in server.loads
             },
@@ -145,11 +151,14 @@ def _facts(rounds: int, seconds: int) -> dict[str, str]:
         "date": f"{now:%Y-%m-%d %H:%M} UTC",
         "machine": f"{_processor()}, {os.cpu_count()} cores, Linux {platform.release()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "client": f"{_first_line(('wrk', '--version')).partition(' Copyright')[0]} on core {CLIENT_CORE}, "
-        f"servers on core {SERVER_CORE}, loopback",
-        "rounds": f"{rounds} of {seconds} s each, after {wrk.WARM_UP} s of warm-up; medians",
+        "client": f"{_clients()} on core {CLIENT_CORE}, servers on core {SERVER_CORE}, loopback",
+        "rounds": f"{rounds} of {seconds} s each, after {cost.WARM_UP} s of warm-up; medians",
         "load average at the start": f"{os.getloadavg()[0]:.2f}",
     }
+
+
+def _clients() -> str:
+    return f"{_first_line(wrk.VERSION).partition(' Copyright')[0]}, {_first_line(h2load.VERSION)}"
 
 
 def _foreign(measured: Sequence[Any]) -> dict[str, str]:

@@ -1,214 +1,46 @@
-"""Loads of wrk (loads.py): what a request costs the server, on its core, asked from the other core.
+"""Runs wrk, the client of all loads over TCP: a closed loop on CLIENT_CORE, with the bytes of load.lua.
 
-    measure(server, load, seconds) -> [Measurement]
-
-Rules:
-- CPU time (processes.py) hardly depends on what else runs on the machine; requests a second and latencies do.
-- The warm-up is not counted: it is the same load, for WARM_UP seconds.
-- `foreign` says how busy the server's core was with anything but the server: above a few per cent, trust CPU
-  time alone.
+ask(url, load, seconds) -> Answers
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from statistics import median
 from typing import NamedTuple
 
-from loads import LOADS as ROWS
 from loads import Load
-from processes import (
-    CLIENT_CORE,
-    HERE,
-    SERVER_CORE,
-    BenchError,
-    busy_time,
-    cpu_time,
-    family,
-    memory,
-    pinned,
-    serving,
-)
-from report import MIB, REFERENCE, bar, grouped, in_order, table
-from servers import Server
+from processes import CLIENT_CORE, HERE, BenchError, pinned
 
-LOADS = {load.name: load.title for load in ROWS}
+GRACE = 30.0  # s
 
-WARM_UP = 1  # s; wrk knows whole seconds
+VERSION = ("wrk", "--version")
 
 
-class Measurement(NamedTuple):
-    """What one server did under one load. Times without a unit in the name are seconds, memory is bytes.
+class Answers(NamedTuple):
+    """What a client got in `seconds`. `failed`: answers of status 400 and above, timeouts, and connections
+    that broke."""
 
-    `cpu` is user and system time, `system` the part of it in the kernel. Memory is what is held at the end:
-    `rss` counts pages that processes of the tree share once for each of them, `pss` once. `failed` counts
-    answers of status 400 and above, timeouts, and connections that broke. `foreign` is a share of the time,
-    0 to 1.
-    """
-
-    server: str
-    load: str
     requests: int
     failed: int
     seconds: float
-    cpu: float
-    system: float
     p50_ms: float
     p99_ms: float
-    rss: int
-    pss: int
-    foreign: float
 
 
-RESULT = Measurement
-
-
-class Bar(NamedTuple):
-    """`server` is to need at least `times` the CPU time per request that REFERENCE needs under `load`."""
-
-    load: str
-    server: str
-    times: float
-
-
-BARS = (
-    Bar("keep-alive", "gunicorn-gthread", 8),
-    Bar("connection", "gunicorn-gthread", 8),
-    Bar("connection", "gunicorn-sync", 8),
-)
-
-
-def measure(server: Server, load: str, seconds: int) -> list[Measurement]:
-    """Raises BenchError if the server does not start, or wrk does not run."""
-    [row] = [row for row in ROWS if row.name == load]
-    return [_measure(server, row, seconds)]
-
-
-def _measure(server: Server, load: Load, seconds: int) -> Measurement:
-    with serving(server, load.app) as (root, port, _):
-        _wrk(load, port, WARM_UP)
-        began, before, busy = time.monotonic(), cpu_time(root), busy_time(SERVER_CORE)
-        result = _wrk(load, port, seconds)
-        elapsed, after, busy = time.monotonic() - began, cpu_time(root), busy_time(SERVER_CORE) - busy
-        tree = family(root)
-        rss, pss = memory(tree, "Rss"), memory(tree, "Pss")
-    cpu = sum(after) - sum(before)
-    return Measurement(
-        server=server.name,
-        load=load.name,
-        requests=int(result["requests"]),
-        failed=int(result["failed"]),
-        seconds=result["seconds"],
-        cpu=round(cpu, 3),
-        system=round(after.system - before.system, 3),
-        p50_ms=result["p50_ms"],
-        p99_ms=result["p99_ms"],
-        rss=rss,
-        pss=pss,
-        foreign=round(max(0.0, busy - cpu) / elapsed, 3),
-    )
-
-
-def _wrk(load: Load, port: int, seconds: int) -> dict[str, float]:
-    """Runs wrk; the object that `done` of load.lua prints."""
+def ask(url: str, load: Load, seconds: int) -> Answers:
+    """Raises BenchError if wrk does not run, or does not end."""
     command = [
-        "wrk",
-        *load.wrk,
-        "--duration",
-        f"{seconds}s",
-        "--timeout",
-        "10s",
-        "--script",
-        str(HERE / "load.lua"),
+        *("wrk", "--threads", "1", "--connections", str(load.connections), "--duration", f"{seconds}s"),
+        *("--timeout", "10s", "--script", str(HERE / "load.lua"), url, "--", load.shape),
     ]
-    command += [f"http://127.0.0.1:{port}/", "--", load.shape]
-    run = subprocess.run(pinned(CLIENT_CORE, command), capture_output=True, text=True, check=False)
+    try:
+        run = subprocess.run(
+            pinned(CLIENT_CORE, command), capture_output=True, text=True, check=False, timeout=seconds + GRACE
+        )
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"wrk does not end: {' '.join(command)}") from None
     for line in run.stdout.splitlines():
         if line.startswith("result "):
-            result: dict[str, float] = json.loads(line.removeprefix("result "))
-            return result
+            return Answers(**json.loads(line.removeprefix("result ")))
     raise BenchError(f"wrk gives no result: {' '.join(command)}\n{run.stdout}{run.stderr}")
-
-
-def told(measured: Sequence[Measurement]) -> str:
-    [one] = measured
-    cost = one.cpu * 1e6 / max(1, one.requests)
-    return f"{cost:7.1f} µs/request {one.requests / one.seconds:8,.0f}/s  foreign {one.foreign:.0%}"
-
-
-class Row(NamedTuple):
-    """One server under one load: medians over the rounds. Times in the named units, memory in bytes."""
-
-    cpu_us: float
-    system_us: float
-    least_cpu_us: float
-    most_cpu_us: float
-    rate: float
-    p50_ms: float
-    p99_ms: float
-    rss: float
-    pss: float
-    failed: int
-
-
-def rows(measured: Sequence[Measurement]) -> Mapping[str, Row]:
-    """One row for every server that was measured at all."""
-    return {name: _row(rounds) for name, rounds in grouped(measured, lambda one: one.server).items()}
-
-
-def _row(rounds: Sequence[Measurement]) -> Row:
-    # A round without a single answer counts its whole CPU time as that of one request.
-    cpu = [one.cpu * 1e6 / max(1, one.requests) for one in rounds]
-    return Row(
-        cpu_us=median(cpu),
-        system_us=median(one.system * 1e6 / max(1, one.requests) for one in rounds),
-        least_cpu_us=min(cpu),
-        most_cpu_us=max(cpu),
-        rate=median(one.requests / one.seconds for one in rounds),
-        p50_ms=median(one.p50_ms for one in rounds),
-        p99_ms=median(one.p99_ms for one in rounds),
-        rss=median(one.rss for one in rounds),
-        pss=median(one.pss for one in rounds),
-        failed=sum(one.failed for one in rounds),
-    )
-
-
-HEAD = (
-    *("server", "CPU µs/request", "least–most", "in the kernel", f"× {REFERENCE}"),
-    *("requests/s", "p50 ms", "p99 ms", "RSS MiB", "PSS MiB", "failed"),
-)
-
-
-def tables(measured: Sequence[Measurement]) -> Iterator[str]:
-    found = rows(measured)
-    reference = found.get(REFERENCE)
-    yield from table(HEAD, (_line(name, found[name], reference) for name in in_order(found)))
-    yield from verdicts(measured[0].load, found)
-
-
-def _line(name: str, row: Row, reference: Row | None) -> tuple[str, ...]:
-    return (
-        name,
-        f"{row.cpu_us:.1f}",
-        f"{row.least_cpu_us:.1f}–{row.most_cpu_us:.1f}",
-        f"{row.system_us:.1f}",
-        f"{row.cpu_us / reference.cpu_us:.2f}" if reference else "–",
-        f"{row.rate:,.0f}",
-        f"{row.p50_ms:.2f}",
-        f"{row.p99_ms:.2f}",
-        f"{row.rss / MIB:.0f}",
-        f"{row.pss / MIB:.0f}",
-        f"{row.failed}",
-    )
-
-
-def verdicts(load: str, rows: Mapping[str, Row]) -> Iterator[str]:
-    """One line for every bar of the load whose two sides were measured."""
-    for each in BARS:
-        if each.load == load and each.server in rows and REFERENCE in rows:
-            times = rows[each.server].cpu_us / rows[REFERENCE].cpu_us
-            what = f"{load}: {each.server} ≥ {each.times:g} × {REFERENCE}"
-            yield bar(what, f"{times:.1f} ×", times >= each.times)
