@@ -17,6 +17,7 @@ from fractions import Fraction
 from statistics import median
 from typing import NamedTuple
 
+import chart
 import h2load
 import wrk
 from loads import LOADS as ROWS
@@ -126,7 +127,8 @@ def told(measured: Sequence[Measurement]) -> str:
 
 
 class Row(NamedTuple):
-    """One server under one load: medians over the rounds. Times in the named units, memory in bytes."""
+    """One server under one load: medians over the rounds, `answers` and `failed` of all of them. Times in the
+    named units, memory in bytes."""
 
     cpu_us: float
     system_us: float
@@ -137,6 +139,7 @@ class Row(NamedTuple):
     p99_ms: float
     rss: float
     pss: float
+    answers: int
     failed: int
 
 
@@ -158,6 +161,7 @@ def _row(rounds: Sequence[Measurement]) -> Row:
         p99_ms=median(one.p99_ms for one in rounds),
         rss=median(one.rss for one in rounds),
         pss=median(one.pss for one in rounds),
+        answers=sum(one.requests for one in rounds),
         failed=sum(one.failed for one in rounds),
     )
 
@@ -171,6 +175,7 @@ HEAD = (
 def tables(measured: Sequence[Measurement]) -> Iterator[str]:
     load = measured[0].load
     found = rows(measured)
+    yield from (f"![{load}: CPU time per request](benchmarks/{load}.svg)", "")
     lines = [_line(name, found[name], found.get(REFERENCE), found.get(FLOOR)) for name in in_order(found)]
     shown = [number for number, title in enumerate(HEAD) if FLOOR in found or title != f"× {FLOOR}"]
     head, *others = [[line[number] for number in shown] for line in (HEAD, *lines)]
@@ -180,6 +185,9 @@ def tables(measured: Sequence[Measurement]) -> Iterator[str]:
 
 
 def _line(name: str, row: Row, reference: Row | None, floor: Row | None) -> tuple[str, ...]:
+    memory = (f"{row.rss / MIB:.0f}", f"{row.pss / MIB:.0f}")
+    if not row.answers:
+        return (name, *["–"] * 5, "0", "–", "–", *memory, f"{row.failed}")
     return (
         name,
         f"{row.cpu_us:,.1f}",
@@ -190,10 +198,21 @@ def _line(name: str, row: Row, reference: Row | None, floor: Row | None) -> tupl
         f"{row.rate:,.0f}",
         f"{row.p50_ms:.2f}",
         f"{row.p99_ms:.2f}",
-        f"{row.rss / MIB:.0f}",
-        f"{row.pss / MIB:.0f}",
+        *memory,
         f"{row.failed}",
     )
+
+
+def drawn(measured: Sequence[Measurement]) -> str:
+    """One load as a chart, of those that answered."""
+    load = measured[0].load
+    bars = [
+        chart.Bar(name, row.cpu_us, row.system_us, name.startswith(REFERENCE))
+        for name, row in rows(measured).items()
+        if row.answers
+    ]
+    title = f"{load}: CPU µs per request, in the kernel (stronger) and in all"
+    return chart.svg(title, LOADS[load], bars)
 
 
 def absent(load: str) -> Iterator[str]:
@@ -210,4 +229,4 @@ def verdicts(load: str, rows: Mapping[str, Row]) -> Iterator[str]:
         if each.load == load and each.server in rows and REFERENCE in rows:
             times = rows[REFERENCE].cpu_us / rows[each.server].cpu_us
             what = f"{load}: {REFERENCE} at most {each.most} × {each.server}"
-            yield bar(what, f"{times:.2f} ×", times <= Fraction(each.most))
+            yield bar(what, f"{times:.2f} ×", times <= float(Fraction(each.most)))

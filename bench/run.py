@@ -6,8 +6,8 @@
 Needs Linux, two cores, taskset, BENCH_PACKAGES of the Makefile, and bench/requirements.txt in this
 interpreter's environment: `make bench` sees to them. Prints a page of Markdown. --record also puts every
 single measurement into bench/results.json, in place of what was there of the same loads, and writes
-docs/benchmarks.md from that file; --render does only the latter. Exit 1 if a measurement could not be made,
-or if there is none to make. docs/benchmarks.md explains the method.
+docs/benchmarks.md and docs/benchmarks/*.svg from that file; --render does only the latter. Exit 1 if a
+measurement could not be made, or if there is none to make. docs/benchmarks.md explains the method.
 
     servers.py, loads.py, load.lua    who and what, as data
     kinds.py                          what a kind of measurement is; KINDS is the table of them
@@ -18,6 +18,7 @@ or if there is none to make. docs/benchmarks.md explains the method.
     processes.py                      a server as processes
     recorded.py                       results.json; pure
     report.py                         what the tables of all kinds share, and the page; pure
+    chart.py                          bars as SVG; pure
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ KINDS: tuple[Kind, ...] = (cost, waits, idle, hostile)
 KIND_OF = {load: kind for kind in KINDS for load in kind.LOADS}  # in the order of the page
 RESULTS = HERE / "results.json"
 DOCUMENT = HERE.parent / "docs" / "benchmarks.md"
+CHARTS = DOCUMENT.with_suffix("")
 
 Measured = Mapping[str, Sequence[Any]]  # by load: RESULTs of its kind
 
@@ -139,9 +141,17 @@ def _results(kind: Kind, record: Record) -> list[Any]:
 
 
 def _render() -> None:
-    """docs/benchmarks.md anew from results.json."""
-    page = report.page(sections(recorded.parsed(RESULTS.read_text())))
-    DOCUMENT.write_text(report.embedded(DOCUMENT.read_text(), page))
+    """docs/benchmarks.md and its charts anew from results.json."""
+    records = recorded.parsed(RESULTS.read_text())
+    DOCUMENT.write_text(report.embedded(DOCUMENT.read_text(), report.page(sections(records))))
+    CHARTS.mkdir(exist_ok=True)
+    for load, drawn in charts(records).items():
+        (CHARTS / f"{load}.svg").write_text(drawn)
+
+
+def charts(records: Records) -> Mapping[str, str]:
+    """What is drawn of the records, by load."""
+    return {load: cost.drawn(_results(cost, records[load])) for load in cost.LOADS if load in records}
 
 
 def _facts(rounds: int, seconds: int) -> dict[str, str]:
