@@ -88,7 +88,7 @@ def measure(server: Server, load: str, seconds: int) -> list[Measurement]:
 
 
 def _measure(server: Server, load: Load, seconds: int) -> Measurement:
-    with serving(server, load.app, load.way) as running:
+    with serving(server, load.app, way=load.way) as running:
         root = running.root
         _asked(running, load, WARM_UP)
         began, before, busy = time.monotonic(), cpu_time(root), busy_time(SERVER_CORE)

@@ -64,7 +64,7 @@ class _Process(NamedTuple):
 
 
 @contextlib.contextmanager
-def serving(server: Server, app: str, way: str = "plain") -> Iterator[Running]:
+def serving(server: Server, app: str, *, way: str = "plain") -> Iterator[Running]:
     """The server with an application of this folder, answering. `way`: how it is asked, a key of its `ways`.
     Raises BenchError if it does not start."""
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, open(f"{scratch}/output", "w+") as output:
