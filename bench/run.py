@@ -58,30 +58,30 @@ Measured = Mapping[str, Sequence[Any]]  # by load: RESULTs of its kind
 
 
 def main() -> int:
-    options = _options()
-    if options.render:
+    given = options()
+    if given.render:
         _render()
         return 0
-    loads = [load for load in KIND_OF if not options.load or load in options.load]
-    servers = [server for server in SERVERS if not options.only or server.name in options.only]
+    loads = [load for load in KIND_OF if not given.load or load in given.load]
+    servers = [server for server in SERVERS if not given.only or server.name in given.only]
     servers = [server for server in servers if not set(loads).isdisjoint(server.loads)]
     if not servers:
         print(f"no server of --only bears a load of --load: {', '.join(loads)}", file=sys.stderr)
         return 1
-    facts = _facts(options.rounds, options.seconds)
-    measured, errors = _measured(servers, loads, options.rounds, options.seconds)
-    records = _records(servers, measured, facts)
-    if records:
-        print(report.page(sections(records)))
-    if options.record:
-        RESULTS.write_text(recorded.written(recorded.merged(recorded.parsed(RESULTS.read_text()), records)))
+    facts = _facts(given.rounds, given.seconds)
+    found, errors = measured(servers, loads, given.rounds, given.seconds)
+    kept = records(servers, found, facts)
+    if kept:
+        print(report.page(sections(kept)))
+    if given.record:
+        RESULTS.write_text(recorded.written(recorded.merged(recorded.parsed(RESULTS.read_text()), kept)))
         _render()
     for error in errors:
         print(error, file=sys.stderr)
     return 1 if errors else 0
 
 
-def _measured(
+def measured(
     servers: Sequence[Server], loads: Sequence[str], rounds: int, seconds: int
 ) -> tuple[Measured, Sequence[BenchError]]:
     """Within a load the servers take turns, so that a slow minute of the machine meets all of them; each
@@ -90,17 +90,13 @@ def _measured(
     measured: dict[str, list[Any]] = {load: [] for load in loads}
     errors = []
     for number in range(rounds):
-        first = number % len(servers)
-        turns = [*servers[first:], *servers[:first]]
-        for load in loads:
-            kind = KIND_OF[load]
+        for load in [*measured]:
             try:
-                for server in turns:
-                    if load in measured and load in server.loads:
-                        found = kind.measure(server, load, seconds)
-                        measured[load] += found
-                        told = f"round {number + 1} {load:12} {server.name:28} {kind.told(found)}"
-                        print(told, file=sys.stderr)
+                for server in _turns(servers, load, number):
+                    found = KIND_OF[load].measure(server, load, seconds)
+                    measured[load] += found
+                    told = f"round {number + 1} {load:12} {server.name:28} {KIND_OF[load].told(found)}"
+                    print(told, file=sys.stderr)
             except BenchError as error:
                 print(f"{load}: {error}", file=sys.stderr)
                 errors.append(error)
@@ -108,12 +104,19 @@ def _measured(
     return {load: found for load, found in measured.items() if found}, errors
 
 
-def _records(servers: Sequence[Server], measured: Measured, facts: Mapping[str, str]) -> Records:
+def _turns(servers: Sequence[Server], load: str, number: int) -> Sequence[Server]:
+    """Those that bear the load, in the order of one round."""
+    bearing = [server for server in servers if load in server.loads]
+    first = number % max(1, len(bearing))
+    return [*bearing[first:], *bearing[:first]]
+
+
+def records(servers: Sequence[Server], found: Measured, facts: Mapping[str, str]) -> Records:
     versions = {server.name: _first_line(server.version) for server in servers}
     ways = {load.name: load.way for load in LOADS}
     return {
         load: Record(
-            facts={**facts, **_foreign(found)},
+            facts={**facts, **_foreign(results)},
             servers={
                 server.name: Used(
                     versions[server.name], server.note, " ".join(server.asked(ways.get(load, "plain")))
@@ -121,9 +124,9 @@ def _records(servers: Sequence[Server], measured: Measured, facts: Mapping[str, 
                 for server in servers
                 if load in server.loads
             },
-            measurements=[one._asdict() for one in found],
+            measurements=[one._asdict() for one in results],
         )
-        for load, found in measured.items()
+        for load, results in found.items()
     }
 
 
@@ -196,7 +199,7 @@ def _first_line(command: Sequence[str]) -> str:
     return run.stdout.partition("\n")[0]
 
 
-def _options() -> argparse.Namespace:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Stardust and its peers side by side.")
     parser.add_argument("--rounds", type=_positive, default=3, help="times every server is measured (3)")
     parser.add_argument("--seconds", type=_positive, default=2, help="length of a measurement (2)")
