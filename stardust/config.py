@@ -28,7 +28,6 @@ import shutil
 import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dotenv.parser import parse_stream
@@ -37,6 +36,7 @@ from dotenv.variables import parse_variables
 from stardust import __version__, settings
 from stardust import address as addresses
 from stardust.errors import ConfigError, UsageError
+from stardust.records import dataclass
 from stardust.settings import Config, Listen, Setting
 
 COMMAND_LINE = "command line"

@@ -31,11 +31,11 @@ import socket
 import stat
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from stardust.address import ABSTRACT, TCP, UNIX, Address
 from stardust.errors import ActivationError, ListenError
+from stardust.records import dataclass, replace
 from stardust.settings import DEFAULT_ADDRESS, Config, Listen
 from stardust.systemd import store
 from stardust.systemd.store import Stored

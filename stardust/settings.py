@@ -16,15 +16,14 @@ Pure. Runs in the application's interpreter too (the configuration travels there
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
 from stardust import address as addresses
 from stardust.address import Address
+from stardust.records import dataclass, field, fields
 
 DEFAULT_ADDRESS = Address(addresses.TCP, "127.0.0.1", 5000)
 """Where the server listens without a [listen] table, an address flag, and a socket from systemd."""
@@ -1148,9 +1147,7 @@ class Config:
 
 def _rows(of: type[Config | Listen]) -> tuple[Setting, ...]:
     """The table of a dataclass in the order of the manual: by section, then as declared."""
-    found = [
-        Setting(name=f.name, default=f.default, **f.metadata) for f in dataclasses.fields(of) if f.metadata
-    ]
+    found = [Setting(name=f.name, default=f.default, **f.metadata) for f in fields(of) if f.metadata]
     return tuple(sorted(found, key=lambda setting: SECTIONS.index(setting.section)))
 
 
@@ -1233,7 +1230,7 @@ def _cut(text: str, limit: int = 60) -> str:
 
 def dump(config: Config) -> str:
     """`config` as one line of JSON."""
-    return json.dumps(dataclasses.asdict(config))
+    return json.dumps(config, default=vars)
 
 
 def load(text: str) -> Config:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -23,6 +22,7 @@ from stardust.config import (
     read,
 )
 from stardust.errors import ConfigError, Exit, UsageError
+from stardust.records import replace
 from stardust.settings import Config, Listen
 
 
@@ -48,7 +48,7 @@ def loaded(*argv: str) -> Loaded:
 
 def config(*argv: str) -> Config:
     """What flags and an application give, but for the application."""
-    return dataclasses.replace(loaded(*argv, "app").config, app="")
+    return replace(loaded(*argv, "app").config, app="")
 
 
 def from_file(file: Path, text: str, *argv: str) -> Loaded:
@@ -563,7 +563,7 @@ def test_a_reload_reads_the_same_file_again(file: Path, monkeypatch: pytest.Monk
     first = read(arguments, {}).config
     monkeypatch.chdir("/")
     file.write_text('app = "two"\naccess-log = "a"')
-    assert read(arguments, {}).config == dataclasses.replace(first, app="two")
+    assert read(arguments, {}).config == replace(first, app="two")
 
 
 # ── Credentials ───────────────────────────────────────────────────────────────────────────────────────
@@ -764,7 +764,7 @@ def test_what_is_printed_reads_back(file: Path, tmp_path: Path) -> None:
     )
     again = tmp_path / "again.toml"
     again.write_text(printed(first))
-    assert loaded("--config", str(again)).config == dataclasses.replace(first.config, source=str(again))
+    assert loaded("--config", str(again)).config == replace(first.config, source=str(again))
 
 
 def test_a_switch_of_a_listener_that_is_unset_reads_back(file: Path, tmp_path: Path) -> None:
@@ -780,7 +780,7 @@ proxy-protocol = true
     assert [each.proxy_protocol for each in first.config.listen] == [None, True]
     again = tmp_path / "again.toml"
     again.write_text(printed(first))
-    assert loaded("--config", str(again)).config == dataclasses.replace(first.config, source=str(again))
+    assert loaded("--config", str(again)).config == replace(first.config, source=str(again))
 
 
 def test_what_is_printed_says_where_it_comes_from(file: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from stardust import manual, settings
 from stardust.config import parse_arguments, read
 from stardust.errors import Exit
 from stardust.events import EVENTS
+from stardust.records import replace
 from stardust.settings import Config
 
 TOP = Path(__file__).resolve().parent.parent
@@ -48,7 +48,7 @@ def test_the_example_file_is_the_defaults(tmp_path: Path, uncommented: bool) -> 
     file = tmp_path / "stardust.toml"
     file.write_text(text, encoding="utf-8")
     found = read(parse_arguments(["--config", str(file), "app"]), {}).config
-    assert dataclasses.replace(found, app="", source="") == Config()
+    assert replace(found, app="", source="") == Config()
 
 
 def test_the_sample_listeners_of_the_example_are_right(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import tomllib
 
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from stardust import settings
 from stardust.address import Address, parse
+from stardust.records import fields, replace
 from stardust.settings import GIB, KIB, MIB, Config, Kind, Listen, Setting, amount, dump, load, toml
 
 ROWS = {row.key: row for row in settings.SETTINGS}
@@ -39,10 +39,10 @@ def test_every_default_is_right_by_its_own_row(row: Setting) -> None:
 
 
 def test_the_rows_are_all_fields_but_those_that_no_key_sets() -> None:
-    fields = {field.name for field in dataclasses.fields(Config)}
-    assert fields - {row.name for row in settings.SETTINGS} == {"listen", "source"}
-    fields = {field.name for field in dataclasses.fields(Listen)}
-    assert fields - {row.name for row in settings.LISTEN_SETTINGS} == {"name"}
+    names = {field.name for field in fields(Config)}
+    assert names - {row.name for row in settings.SETTINGS} == {"listen", "source"}
+    names = {field.name for field in fields(Listen)}
+    assert names - {row.name for row in settings.LISTEN_SETTINGS} == {"name"}
 
 
 def test_the_rows_follow_the_sections() -> None:
@@ -252,8 +252,8 @@ def test_a_config_travels_unchanged(config: Config) -> None:
 
 def test_what_needs_a_restart() -> None:
     old = Config()
-    assert settings.needs_restart(old, dataclasses.replace(old, max_workers=3, listen=(Listen("x"),))) == ()
-    assert settings.needs_restart(old, dataclasses.replace(old, control_socket="/x")) == ("control-socket",)
+    assert settings.needs_restart(old, replace(old, max_workers=3, listen=(Listen("x"),))) == ()
+    assert settings.needs_restart(old, replace(old, control_socket="/x")) == ("control-socket",)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import ssl
 import string
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from stardust import tls
 from stardust.errors import ConfigError, Exit
 from stardust.log import Log
+from stardust.records import replace
 from stardust.settings import Config
 from stardust.tls import Identities, decode
 from tests.certificates import RSA, Authority, Issued

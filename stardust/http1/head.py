@@ -20,11 +20,11 @@ The module runs in the application's interpreter: Python 3.9.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional, Union
 
 from stardust.errors import ProtocolError
 from stardust.http1 import grammar
+from stardust.records import dataclass
 
 # `Head.length` of a body that says itself where it ends (RFC 9112 7.1).
 CHUNKED = -1

@@ -9,7 +9,6 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from stardust import accesslog, settings
 from stardust.accesslog import Record
@@ -18,6 +17,7 @@ from stardust.handoff import Link
 from stardust.listener import Listener
 from stardust.log import Log, Sink
 from stardust.logfile import LogFile
+from stardust.records import dataclass, field
 from stardust.scoreboard import Entry, Scoreboard
 from stardust.settings import Config
 from stardust.supervisor.plan import Policy

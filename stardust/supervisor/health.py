@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from stardust.records import dataclass
 from stardust.scoreboard import BUSY, Entry
 
 ROUNDS = 3  # pings within one heartbeat-timeout

@@ -22,7 +22,8 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+
+from stardust.records import dataclass, replace
 
 ANSWER_WITHIN = 0.2  # s; an idle worker needs milliseconds, and meanwhile nobody accepts
 

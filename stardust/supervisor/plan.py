@@ -29,11 +29,11 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypeVar, assert_never
 
 from stardust.errors import Exit
+from stardust.records import dataclass, field, replace
 from stardust.supervisor import idle
 from stardust.supervisor.idle import Stage, Watch
 
@@ -146,7 +146,7 @@ class State:
     verdict: Outcome | None = None  # of the reload that just ended, until it was told
     last: Outcome | None = None
     repair: Vacancy | None = None  # when a lost zygote may be tried again
-    idle: Watch = Watch()  # noqa: RUF009  it is frozen
+    idle: Watch = Watch()
     stop: Stop = Stop.NO
     stopping_said: bool = False
     exit_code: Exit = Exit.OK

@@ -17,7 +17,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from stardust import address, listener
@@ -30,6 +29,7 @@ from stardust.events import IDLE_EXIT, RELOAD_FAILED, RELOADED, STARTED, WORKER_
 from stardust.handoff import Link, Passage
 from stardust.listener import Listener
 from stardust.log import Log
+from stardust.records import dataclass
 from stardust.scoreboard import BUSY, SLOTS, Entry, Scoreboard
 from stardust.settings import Config
 from stardust.supervisor import deaths, health, plan, processes, report

@@ -11,7 +11,6 @@ import os
 import select
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from stardust.control import trust
 from stardust.control.server import Control
 from stardust.control.trust import Peer
 from stardust.log import Log
+from stardust.records import replace
 from stardust.supervisor import plan
 from stardust.supervisor.clients import Clients
 from stardust.supervisor.plan import Outcome, State, Stop

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
 
 from stardust import __version__
+from stardust.records import replace
 from stardust.scoreboard import BUSY, IDLE, Entry
 from stardust.supervisor import plan, report
 from stardust.supervisor.plan import Generation, Outcome, Phase, Policy, State, Stop, Worker, Zygote

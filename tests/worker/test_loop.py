@@ -24,7 +24,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
@@ -41,6 +40,7 @@ from stardust.errors import ClientGone
 from stardust.handoff import Link, Passage
 from stardust.log import Log
 from stardust.logfile import LogFile
+from stardust.records import replace
 from stardust.scoreboard import BUSY, IDLE, Entry, Scoreboard
 from stardust.settings import Config
 from stardust.worker import introduction, outbox

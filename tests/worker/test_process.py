@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +21,7 @@ from stardust.channel import Channel, Message, pair
 from stardust.errors import Exit
 from stardust.handoff import Link
 from stardust.log import Sink
+from stardust.records import replace
 from stardust.scoreboard import BUSY, IDLE, Entry, Scoreboard
 from stardust.settings import Config
 from tests.journald import Journal
