@@ -30,6 +30,7 @@ FLOORS = {
     "records": 0,
     "http1.grammar": 0,
     "budget": 1,
+    "envfile": 1,
     "settings": 1,
     "http1.head": 1,
     "http1.body": 1,
@@ -97,6 +98,7 @@ LATE = {
     ("zygote", "tls"): "with ssl it costs 5 MiB and 10 ms; only for servers that speak TLS",
     ("zygote", "worker.secure"): "the same",
     ("cli", "tls"): "the same, in the supervisor; only to check certificates",
+    ("config", "envfile"): "with python-dotenv it costs 1 MiB and 15 ms; only for servers with an env file",
 }
 EXPENSIVE = ["tls", "worker.secure"]
 

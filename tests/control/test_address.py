@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import zlib
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from stardust.control import address
 
 CONFIG = "/etc/stardust/myapp.toml"
-DIGEST = hashlib.sha256(CONFIG.encode()).hexdigest()[:8]
+DIGEST = f"{zlib.crc32(CONFIG.encode()):08x}"
 RUNTIME = {"RUNTIME_DIRECTORY": "/run/stardust/myapp:/run/other"}
 USER = {"XDG_RUNTIME_DIR": "/run/user/1000"}
 
