@@ -38,6 +38,7 @@ import socket
 import struct
 from typing import NamedTuple, Optional
 
+from stardust import system
 from stardust.address import ABSTRACT, TCP, UNIX, Address, ip
 from stardust.errors import HandoffError
 
@@ -100,6 +101,10 @@ class Link:
     def give(self, descriptor: int, passage: Passage) -> bool:
         """Send a connection; the sender then closes its own descriptor. False: it cannot go now."""
         return self._send(encode(passage), descriptor)
+
+    def untaken(self) -> bool:
+        """Whether something that was given waits still: then nobody is free."""
+        return system.unacknowledged(self._writer.fileno()) > 0
 
     def nudge(self) -> None:
         """Have somebody who is free look at the listeners. If it cannot go, then nobody is free."""

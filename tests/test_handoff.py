@@ -191,6 +191,19 @@ def test_a_nudge_is_no_connection(link: Link) -> None:
         link.take()
 
 
+def test_what_is_not_taken_yet_can_be_told(link: Link, pair: tuple[socket.socket, socket.socket]) -> None:
+    assert not link.untaken()
+    assert link.give(pair[0].fileno(), PASSAGE)
+    link.nudge()
+    assert link.untaken()
+    taken = link.take()
+    assert taken is not None
+    taken[0].close()
+    assert link.untaken()
+    assert link.take() is None
+    assert not link.untaken()
+
+
 def test_a_full_link_takes_no_more(link: Link, pair: tuple[socket.socket, socket.socket]) -> None:
     """Nobody waits for room; when somebody has taken one, there is room for another."""
     given = 0

@@ -710,15 +710,17 @@ class Loop:
         own thread is inside the application until this has returned.
         """
         self._tick()
-        self._give_all([*self.ready])
+        # What nobody has taken yet shows that all are as busy: to give more would help nobody.
+        room = self._keeping() or self.link is None or not self.link.untaken()
+        room = room and self._give_all([*self.ready])
         for descriptor, _ in self.epoll.poll(0, _MOST_EVENTS):
             connection = self.connections.get(descriptor)
             if connection is None:
                 if descriptor in self.entrances:
                     self._nudge()
             elif connection.stage == READING:
-                if connection.queue is not None:
-                    self._give(connection)
+                if room and connection.queue is not None and self._can_go(connection):
+                    room = self._give(connection)
             elif connection.stage in (SENDING, LINGERING):
                 self._react(connection)
             elif connection.stage == GREETING:

@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from stardust.worker import guard as guards
 from stardust.worker.guard import Guard
 
@@ -151,3 +153,20 @@ def test_short_requests_are_left_alone() -> None:
         watched.enter()
         watched.leave()
     assert all(lasted >= guards.PATIENCE for lasted in watched.relieved)
+
+
+@pytest.mark.parametrize(
+    ("lasted", "late", "pause"),
+    [
+        pytest.param(0.0, 0.0, 0.02, id="a turn that has just begun"),
+        pytest.param(0.005, 0.0, 0.015, id="one that may be too long in 15 ms"),
+        pytest.param(0.015, 0.0, 0.01, id="one that may be so sooner"),
+        pytest.param(5.0, 0.0, 0.01, id="one that is too long"),
+        pytest.param(5.0, 0.01, 0.01, id="late by a tick, as beside one that computes"),
+        pytest.param(5.0, 0.02, 0.04, id="twice as late"),
+        pytest.param(0.0, 0.05, 0.25, id="far fewer cores than busy processes"),
+        pytest.param(5.0, 30.0, 1.0, id="once a second at least"),
+    ],
+)
+def test_how_often_it_looks(lasted: float, late: float, pause: float) -> None:
+    assert guards.until_next(lasted, late) == pytest.approx(pause)

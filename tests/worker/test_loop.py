@@ -2536,6 +2536,30 @@ class TestRelief:
             assert busy.receive().body == b"GET /more\n"
             assert waiting.get().status == 200
 
+    def test_nobody_goes_while_all_are_as_busy(self, shared: Shared, sibling: Sibling) -> None:
+        """Nobody has taken what was given before."""
+        gate = Gate()
+        with (
+            shared(gated(gate), INLINE) as server,
+            Client(server.address) as busy,
+            Client(server.address) as first,
+            Client(server.address) as second,
+        ):
+            first.get()
+            second.get()
+            self.held(server, busy, gate)
+            first.send(request("GET", "/a"))
+            server.loop.relieve(0.02)
+            second.send(request("GET", "/b"))
+            server.loop.relieve(0.03)
+            assert sibling.taken().passage.port == str(first.socket.getsockname()[1])
+            assert sibling.link.take() is None  # for what waits in the link
+            sibling.nothing()
+            server.loop.relieve(0.04)
+            assert sibling.taken().passage.port == str(second.socket.getsockname()[1])
+            gate.open()
+            assert busy.receive().status == 200
+
     def test_after_a_while_all_go(self, shared: Shared, sibling: Sibling) -> None:
         """A worker that is killed for its long request takes nobody with it."""
         gate = Gate()
