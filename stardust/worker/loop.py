@@ -653,7 +653,8 @@ class Loop:
         connection.began = min(passage.began, self.now)
         connection.buffer = passage.data
         self._proceed(connection)
-        self._keep_waiting(connection, passage.since)
+        if connection.requests == passage.requests:  # it waits for the same as before
+            self._keep_waiting(connection, passage.since)
         self._step_back(self.link.fileno())
         return True
 

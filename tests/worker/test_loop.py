@@ -2294,6 +2294,17 @@ class TestTaking:
             assert not client.get("/3").closes
             assert client.get("/4").closes
 
+    def test_who_is_answered_waits_anew(
+        self, kept: Config, shared: Shared, sibling: Sibling, guest: tuple[Client, socket.socket]
+    ) -> None:
+        """However long it had waited for this request, before it came here."""
+        client, sock = guest
+        with shared(echo, kept) as server:
+            sibling.link.give(sock.fileno(), passage(request("GET", "/late"), since=1.0))
+            assert not client.receive().closes
+            server.settled()
+            assert client.get().status == 200
+
     @pytest.mark.parametrize("came", ["nothing", "half a head"])
     def test_no_limit_begins_anew(
         self, kept: Config, shared: Shared, sibling: Sibling, guest: tuple[Client, socket.socket], came: str
