@@ -21,7 +21,7 @@ TEST_PACKAGES = debootstrap groff-base man-db nmap openssl pypy3 sslscan systemd
 # Proxies that the tests put before the server: unpacked, not installed.
 TEST_PROXIES  = haproxy nginx libnginx-mod-stream
 # libev-dev and libssl-dev are for bjoern and uWSGI, which come as source.
-BENCH_PACKAGES = libev-dev libjson-xs-perl libssl-dev nghttp2-client openssl puma starlet starman wrk
+BENCH_PACKAGES = libev-dev libjson-xs-perl libssl-dev nghttp2-client openssl puma starlet starman systemd wrk
 # Build-Depends of packaging/debian/control, and what Debian takes for granted there.
 DEB_PACKAGES   = build-essential debhelper dh-python pybuild-plugin-pyproject python3-all python3-setuptools
 

@@ -19,12 +19,11 @@ import contextlib
 import json
 import resource
 import socket
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from processes import ENVIRONMENT, PROC, BenchError, Running, memory, serving
+from processes import PROC, BenchError, Running, control, memory, serving
 from report import bar, table
 from servers import Server
 
@@ -79,7 +78,7 @@ def measure(server: Server, load: str, seconds: int) -> list[Idle]:
             time.sleep(WATCH)
             wakeups = _switches(workers) - before
             began = time.monotonic()
-            _control(running, "reload")
+            control(running, "reload")
             reloaded = time.monotonic() - began
             _await_end(workers)
             moved = time.monotonic() - began
@@ -162,22 +161,9 @@ def _answered(connection: socket.socket) -> bool:
     return received.startswith(b"HTTP/1.1 200 ") and b"Connection: close" not in received
 
 
-def _control(running: Running, command: str) -> str:
-    run = subprocess.run(
-        ["stardustctl", "--socket", str(running.scratch / "control"), "--json", command],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        check=False,
-    )
-    if run.returncode:
-        raise BenchError(f"stardustctl {command}: {run.stderr}")
-    return run.stdout
-
-
 def _workers(running: Running) -> list[int]:
     """Their pids."""
-    return [worker["pid"] for worker in json.loads(_control(running, "status"))["workers"]]
+    return [worker["pid"] for worker in json.loads(control(running, "status"))["workers"]]
 
 
 def _switches(pids: Sequence[int]) -> int:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,8 +33,10 @@ HERE = Path(__file__).parent
 PROC = Path("/proc")
 TICK = 1 / os.sysconf("SC_CLK_TCK")  # s; the unit of proc(5)
 
-# The commands of servers.py mean those of this interpreter's environment first.
+# The commands of servers.py mean those of this interpreter's environment first. Python keeps its bytecode, as
+# any installation does: without, each start compiles everything anew.
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 class BenchError(Exception):
@@ -64,19 +66,21 @@ class _Process(NamedTuple):
 
 
 @contextlib.contextmanager
-def serving(server: Server, app: str, *, way: str = "plain") -> Iterator[Running]:
+def serving(
+    server: Server, app: str, *, cores: Sequence[int] = (SERVER_CORE,), way: str = "plain"
+) -> Iterator[Running]:
     """The server with an application of this folder, answering. `way`: how it is asked, a key of its `ways`.
     Raises BenchError if it does not start."""
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch, open(f"{scratch}/output", "w+") as output:
         if way == "tls":
             _certify(scratch)
-        port = _free_port()
+        port = free_port()
         command = [
             part.format(app=app, module=app.partition(":")[0], port=port, scratch=scratch)
             for part in server.asked(way)
         ]
         process = subprocess.Popen(
-            pinned(SERVER_CORE, command),
+            pinned_to(cores, command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -91,7 +95,7 @@ def serving(server: Server, app: str, *, way: str = "plain") -> Iterator[Running
                 raise BenchError(f"{server.name} does not answer: {' '.join(command)}\n{output.read()}")
             yield running
         finally:
-            _stop(process)
+            stop(process)
 
 
 def _certify(scratch: str) -> None:
@@ -143,7 +147,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self.path))
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM; after STOP_LIMIT SIGKILL for what is left of the tree."""
     members = family(process.pid)
     process.terminate()
@@ -157,10 +161,28 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def pinned(core: int, command: list[str]) -> list[str]:
-    return ["taskset", "--cpu-list", str(core), *command]
+    return pinned_to((core,), command)
 
 
-def _free_port() -> int:
+def pinned_to(cores: Sequence[int], command: list[str]) -> list[str]:
+    return ["taskset", "--cpu-list", ",".join(map(str, cores)), *command]
+
+
+def control(running: Running, command: str) -> str:
+    """What stardustctl answers, as JSON. Raises BenchError."""
+    run = subprocess.run(
+        ["stardustctl", "--socket", str(running.scratch / "control"), "--json", command],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    if run.returncode:
+        raise BenchError(f"stardustctl {command}: {run.stderr}")
+    return run.stdout
+
+
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
@@ -187,6 +209,10 @@ def family(root: int) -> list[int]:
     for pid in members:  # it grows on the way
         members += [child for child, process in processes.items() if process.parent == pid]
     return members
+
+
+def children(parent: int) -> list[int]:
+    return [pid for pid, process in _processes().items() if process.parent == parent]
 
 
 def cpu_time(root: int) -> Cpu:

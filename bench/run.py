@@ -15,6 +15,9 @@ measurement could not be made, or if there is none to make. docs/benchmarks.md e
     waits.py, clients.py, long.*      "waits": who waits while one request takes long
     idle.py                           "idle": 10,000 connections, and a reload
     hostile.py, crowd.py, large.py    "hostile": good clients beside slow ones
+    memory.py, django_page.py         "memory": what processes share and own
+    start.py                          "start-…": until READY=1, and to a first byte
+    scale.py                          "scale-…": more workers
     processes.py                      a server as processes
     recorded.py                       results.json; pure
     report.py                         what the tables of all kinds share, and the page; pure
@@ -37,8 +40,11 @@ import cost
 import h2load
 import hostile
 import idle
+import memory
 import recorded
 import report
+import scale
+import start
 import waits
 import wrk
 from kinds import Kind
@@ -47,7 +53,7 @@ from processes import CLIENT_CORE, ENVIRONMENT, HERE, SERVER_CORE, BenchError
 from recorded import Record, Records, Used
 from servers import SERVERS, Server
 
-KINDS: tuple[Kind, ...] = (cost, waits, idle, hostile)
+KINDS: tuple[Kind, ...] = (cost, waits, idle, hostile, memory, start, scale)
 
 KIND_OF = {load: kind for kind in KINDS for load in kind.LOADS}  # in the order of the page
 RESULTS = HERE / "results.json"

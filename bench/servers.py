@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 class Server(NamedTuple):
     """`version` is a command that prints one line. `loads` are the loads that the server can bear: names of
-    loads.py, "waits" (waits.py), "idle" (idle.py), "hostile" (hostile.py).
+    loads.py, "waits" (waits.py), "idle" (idle.py), "hostile" (hostile.py), "memory" (memory.py),
+    those of start.py and of scale.py.
 
     `ways` are commands for other ways to be asked: "unix" at {scratch}/socket, "tls" with
     {scratch}/certificate.pem and key.pem, "log" with an access log. `cannot` says why a load is not among
@@ -123,7 +124,7 @@ SERVERS = (
     _stardust(
         "stardust",
         "no limit of requests for connections and workers, as the peers have none by default",
-        (*KEPT, "connection", *SIZES, *APPLICATIONS, *WAYS),
+        (*KEPT, "connection", *SIZES, *APPLICATIONS, *WAYS, "scale-cores", "scale-workers"),
         "--max-keepalive-reqs=0",
         "--max-reqs-per-child=0",
     ),
@@ -258,7 +259,7 @@ SERVERS = (
     _stardust(
         "stardust-2-workers",
         "as the first row",
-        ("waits", "hostile"),
+        ("waits", "hostile", "scale-cores"),
         "--max-keepalive-reqs=0",
         "--max-reqs-per-child=0",
         workers=2,
@@ -322,5 +323,51 @@ SERVERS = (
         "--header-timeout=1",
         "--heartbeat-timeout=0",
         workers=4,
+    ),
+    _stardust(
+        "stardust-8-workers",
+        "as the first row; loads the application once and forks workers from it, as by default",
+        ("memory", "start-hello", "start-django"),
+        "--max-keepalive-reqs=0",
+        "--max-reqs-per-child=0",
+        workers=8,
+    ),
+    _stardust(
+        "stardust-8-workers-no-preload",
+        "each worker loads the application for itself",
+        ("memory", "start-hello", "start-django"),
+        "--max-keepalive-reqs=0",
+        "--max-reqs-per-child=0",
+        "--no-preload",
+        workers=8,
+    ),
+    _gunicorn(
+        "gunicorn-8-workers",
+        "as `pip install gunicorn` gives it: each worker loads the application for itself",
+        ("memory", "start-hello", "start-django"),
+        workers=8,
+    ),
+    _gunicorn(
+        "gunicorn-8-workers-preload",
+        "the arbiter loads the application, and workers are forked from it",
+        ("memory", "start-hello", "start-django"),
+        "--preload",
+        workers=8,
+    ),
+    _stardust(
+        "stardust-10-workers",
+        "as the first row",
+        ("scale-workers",),
+        "--max-keepalive-reqs=0",
+        "--max-reqs-per-child=0",
+        workers=10,
+    ),
+    _stardust(
+        "stardust-100-workers",
+        "as the first row",
+        ("scale-workers",),
+        "--max-keepalive-reqs=0",
+        "--max-reqs-per-child=0",
+        workers=100,
     ),
 )
