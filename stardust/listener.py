@@ -382,11 +382,16 @@ def _bound(
             # A restart must not wait for the connections of the last run to leave TIME_WAIT.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             _no_delay(sock)
+            # Nobody is woken for a client that has said nothing yet (tcp(7)). What is accepted can be read.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER)
         sock.bind(where)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+_DEFER = 5  # s; as the examples of units have it. After that, who is silent is accepted all the same
 
 
 def _listen(sock: socket.socket, backlog: int) -> None:

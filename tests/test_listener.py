@@ -228,11 +228,24 @@ def test_tcp(opened: list[Listener]) -> None:
 
 def test_accepted_sockets_have_no_delay(opened: list[Listener]) -> None:
     one = open_one(at("127.0.0.1:0"), opened)
-    with socket.create_connection(("127.0.0.1", one.address.port), timeout=5):
+    with socket.create_connection(("127.0.0.1", one.address.port), timeout=5) as client:
+        client.send(b"x")
         one.socket.settimeout(5)
         accepted, _ = one.socket.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_nobody_is_woken_for_a_client_that_says_nothing(opened: list[Listener]) -> None:
+    one = open_one(at("127.0.0.1:0"), opened)
+    with socket.create_connection(("127.0.0.1", one.address.port), timeout=5) as client:
+        with pytest.raises(BlockingIOError):
+            one.socket.accept()
+        client.send(b"x")
+        one.socket.settimeout(5)
+        accepted, _ = one.socket.accept()
+        with accepted:
+            assert accepted.recv(2, socket.MSG_DONTWAIT) == b"x"
 
 
 def test_wildcard_is_dual_stack(opened: list[Listener]) -> None:

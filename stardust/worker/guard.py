@@ -35,7 +35,7 @@ from time import monotonic, sleep
 
 PATIENCE = 0.02  # s; how long a turn of the loop may last before others are looked after
 TICK = 0.01  # s; between two looks at least
-_SELDOM = 1.0  # s; between two looks at most
+_SELDOM = 0.25  # s; between two looks at most
 _HURRY = 0.0001  # s; the switch interval while the guard is at work
 
 

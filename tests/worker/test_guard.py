@@ -165,7 +165,7 @@ def test_short_requests_are_left_alone() -> None:
         pytest.param(5.0, 0.01, 0.01, id="late by a tick, as beside one that computes"),
         pytest.param(5.0, 0.02, 0.04, id="twice as late"),
         pytest.param(0.0, 0.05, 0.25, id="far fewer cores than busy processes"),
-        pytest.param(5.0, 30.0, 1.0, id="once a second at least"),
+        pytest.param(5.0, 30.0, 0.25, id="four times a second at least"),
     ],
 )
 def test_how_often_it_looks(lasted: float, late: float, pause: float) -> None:
