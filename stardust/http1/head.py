@@ -160,6 +160,13 @@ class HeadReader:
         Raises ProtocolError (400, 414, 417, 431, 501, 505) for a head that is not valid, and for the
         beginning of one that `early_refusal` has an answer to.
         """
+        if not searched and buffer.endswith(b"\r\n\r\n"):
+            # Nearly always one head and nothing else. If there is an empty line before, it is no field line,
+            # nothing behind it is looked at, and the search below finds it.
+            try:
+                return self._head(buffer[:-4].decode("latin-1"), base), len(buffer)
+            except ProtocolError:
+                pass
         start = leading_empty_lines(buffer) if buffer.startswith(b"\r") else 0
         end = buffer.find(b"\r\n\r\n", searched - 3 if searched > 7 else start)
         if end < 0:

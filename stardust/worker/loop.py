@@ -219,6 +219,7 @@ class Loop:
         self.requests = 0
         self.most_requests = _limit(config.max_reqs_per_child, config.min_reqs_per_child)
         self.most_on_connection = config.max_keepalive_reqs or sys.maxsize
+        self.busy = False  # the scoreboard says so; without threads
         self.accepting = False
         self.accept_again = _FOREVER
         self.accepted = 0  # connections accepted since a sibling was preferred
@@ -313,7 +314,8 @@ class Loop:
             turns -= 1
             self._proceed(ready.popleft())
         if self.pool is None:
-            self.slot.idle(self.requests, len(self.connections), self.now)
+            if self.busy:
+                self._say_idle()
             took = self.served_in = (self.served_in + (self.now - began) / count) / 2
             self.at_once = min(_MOST_AT_ONCE, int(_AT_ONCE / took)) if took > 0 else _MOST_AT_ONCE
 
@@ -1008,6 +1010,7 @@ class Loop:
             return
 
         limit, now, guard = self.config.request_timeout, self.now, self.guard
+        self.busy = True
         self.slot.busy(1, now, now + limit if limit else 0.0, connection.label)
         if guard is None:
             exchange.run(self.app, environ)
@@ -1023,15 +1026,13 @@ class Loop:
 
         # What `_finish` and `_completed` do when nothing is out of the ordinary.
         outbox, parked = connection.outbox, self.parked
-        if (
-            exchange.persistent
-            and connection.queue is parked
-            and not connection.buffer
+        plain = (
+            not connection.buffer
             and connection.spool is None
             and (outbox is None or not outbox.pending)
-            and not self.handing
             and _HARAKIRI not in environ
-        ):
+        )
+        if plain and exchange.persistent and connection.queue is parked and not self.handing:
             if self.access_log is not None:
                 self._log_request(connection)
             connection.stage = READING
@@ -1041,10 +1042,19 @@ class Loop:
             waiting = parked.members
             del waiting[connection]
             waiting[connection] = now + parked.seconds
+            return
+        if not self.ready:
+            self._say_idle()  # before the client can see that this is over
+        if plain and exchange.complete and not head.persistent:
+            if self.access_log is not None:
+                self._log_request(connection)
+            self._drop(connection)
         else:
-            if not self.ready:
-                self.slot.idle(self.requests, len(self.connections), now)
             self._finish(connection, environ)
+
+    def _say_idle(self) -> None:
+        self.busy = False
+        self.slot.idle(self.requests, len(self.connections), self.now)
 
     def _run_task(self, task: Task) -> None:
         task.exchange.run(self.app, task.environ)
