@@ -55,7 +55,6 @@ class Worker:
         self.channel = Channel(ours)
         self._theirs = Channel(theirs)
         door = Door(listener.dup(), Address("tcp", *listener.getsockname()), own=False)
-        door.socket.setblocking(False)
         self._door = door
         self._loop = Loop(config, hello, [door], Log("worker", "critical"), slot=board.slot(number))
         self._loop.watch(self._theirs.fileno(), Orders(self._theirs, self._loop, None).take)
@@ -209,6 +208,7 @@ class Attack:
 def listener() -> Iterator[socket.socket]:
     """systemd's: it stays open whatever becomes of the server."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as sock:
+        sock.setblocking(False)  # or dup(), which hands its timeout on, would make all of them block
         yield sock
 
 
