@@ -7,7 +7,7 @@ over to workers that are free, and slow readers go on getting their responses.
 How the two keep out of each other's way: the loop holds the lock `turn`, except inside the application.
 
     loop     turn.release()   the application runs   turn.acquire()
-    guard                  └─ tries the lock every TICK: it has it only here
+    guard                  └─ tries the lock now and then: it has it only here
 
 So a request costs the loop a release and an acquire, some 0.1 µs; nothing that the guard does is seen half
 done; and the connection that is being served belongs to the application's caller, not to the guard.

@@ -183,9 +183,7 @@ class Loop:
         self.entrances: dict[int, Callable[[], bool]] = {}  # what takes one more connection, by descriptor
         self.watched: dict[int, Callable[[], object]] = {}
         self.connections: dict[int, Connection] = {}
-        self.ready: deque[Connection] = (
-            deque()
-        )  # whose next request is all here, or in part and behind another
+        self.ready: deque[Connection] = deque()  # with a request, or what came behind their last
         self.running: dict[Connection, float] = {}  # on threads, and since when; oldest first
         self.queued: dict[Connection, float] = {}  # for a free thread, and since when; oldest first
 

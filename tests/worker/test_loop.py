@@ -1170,6 +1170,37 @@ def has_received(size: int, loop: Loop) -> bool:
 # --- limits of number --------------------------------------------------------------------------------------
 
 
+class TestAtOnce:
+    """How many connections are let in before the first of them is served."""
+
+    @pytest.mark.parametrize(("seconds", "most"), [(0.0, 16), (0.0005, 2), (0.01, 1)])
+    def test_what_can_be_served_within_a_millisecond(self, seconds: float, most: int) -> None:
+        gate = Gate()
+        servers: list[Server] = []
+        held: list[int] = []
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            servers[0].clock.now += seconds
+            held.append(len(servers[0].loop.connections))
+            return gated(gate)(environ, start_response)
+
+        with Server(app, INLINE) as server, contextlib.ExitStack() as stack:
+            servers.append(server)
+            first = stack.enter_context(Client(server.address))
+            for _ in range(20):
+                first.get()
+            first.send(request("GET", "/wait"))
+            gate.reached()
+            held.clear()
+            clients = [stack.enter_context(Client(server.address)) for _ in range(16)]
+            for client in clients:
+                client.send(request("GET", "/"))
+            gate.open()
+            for client in (first, *clients):
+                assert client.receive().status == 200
+            assert held[0] == 1 + most
+
+
 class TestAdmission:
     def test_s6_the_longest_idle_makes_room(self, kept: Config) -> None:
         config = replace(kept, max_connections=3)
