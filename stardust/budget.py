@@ -10,8 +10,23 @@ from __future__ import annotations
 
 import sys
 from _thread import allocate_lock
+from collections.abc import MutableSequence
+from typing import Any
 
 FREE = 8192  # bytes of each body, and of each response
+JOINED = 16384  # bytes up to which a piece of memory takes more at its end
+
+
+def gather(pieces: MutableSequence[Any], data: bytes, large: int = JOINED) -> None:
+    """Put `data` behind the `pieces` that wait, by itself from `large` bytes on. Small ones are joined, so
+    that what is counted is what is held: an object for each byte would be a hundred times as much."""
+    last = pieces[-1] if pieces else None
+    if len(data) >= large:
+        pieces.append(data)
+    elif isinstance(last, bytearray) and len(last) < JOINED:
+        last += data
+    else:
+        pieces.append(bytearray(data))
 
 
 class Budget:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.budget import FREE, UNLIMITED, Budget, Share
+from stardust.budget import FREE, JOINED, UNLIMITED, Budget, Share, gather
 
 SIZE = 50_000
 MOST = 30_000
@@ -47,3 +49,13 @@ def test_what_is_free_is_free_for_all() -> None:
 
 def test_who_is_alone_has_all_there_is() -> None:
     assert Share(UNLIMITED, MOST).add(MOST)
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda data: data * 700), max_size=30), st.sampled_from([1, 4096]))
+def test_pieces_are_gathered_in_order_and_small_ones_joined(several: list[bytes], large: int) -> None:
+    pieces: list[bytes | bytearray] = []
+    for data in several:
+        gather(pieces, data, large)
+    assert b"".join(pieces) == b"".join(several)
+    small = [isinstance(piece, bytearray) and len(piece) < JOINED for piece in pieces]
+    assert not any(one and other for one, other in itertools.pairwise(small))

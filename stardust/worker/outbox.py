@@ -2,8 +2,7 @@
 
 A slow reader must not hold a worker. What its socket does not take at once waits here, up to `MEMORY`
 bytes in memory, as far as the worker has so many for all (budget.py), the rest in nameless temporary files;
-the worker's loop sends it as the client reads. Small pieces are joined, so that what is counted is what is
-held: an object for each byte would be a hundred times as much. No temporary file grows far beyond `SEGMENT`,
+the worker's loop sends it as the client reads. No temporary file grows far beyond `SEGMENT`,
 and each is gone as soon as it was sent: so the disk holds what is waiting, not all that ever waited. Files
 that the application returned are sent from the page cache (sendfile(2)) through a duplicate of their
 descriptor, so that the application may close its own at once; over TLS they are read and encrypted piece by
@@ -18,12 +17,11 @@ import tempfile
 from collections import deque
 from typing import Optional, Union
 
-from stardust.budget import UNLIMITED, Budget, Share
+from stardust.budget import UNLIMITED, Budget, Share, gather
 from stardust.worker.stream import Stream
 
 MEMORY = 1024 * 1024  # bytes kept in memory for one connection
 SEGMENT = 64 * 1024 * 1024  # bytes after which the next temporary file is begun
-_JOINED = 16 * 1024  # bytes up to which a piece of memory takes more at its end
 _MOST_AT_ONCE = 1024 * 1024  # bytes for one sendfile(2): other connections have their turn between
 _MOST_READ = 65536  # bytes of a file in memory, where sendfile(2) will not do
 
@@ -59,12 +57,8 @@ class Outbox:
             self._push_to_disk(data, last)  # never back to memory: files stay few, whatever the pieces are
         elif not self._share.add(len(data)):
             self._push_to_disk(data, None)
-        elif len(data) >= _JOINED:
-            self._pieces.append(data)
-        elif isinstance(last, bytearray) and len(last) < _JOINED:
-            last += data
         else:
-            self._pieces.append(bytearray(data))
+            gather(self._pieces, data)
         self.pending += len(data)
 
     def push_file(self, descriptor: int, offset: int, count: int) -> None:

@@ -8,7 +8,7 @@ Rules:
   worker.
 - Writes to it are unbuffered: a full disk is reported by the write it hits, never by a later close.
 - In memory, pieces are put together once, at the end: a buffer that grows with them is copied again and
-  again, a megabyte eight times. Small ones are put together at once: each takes memory beside its bytes.
+  again, a megabyte eight times.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ import tempfile
 from collections.abc import Callable
 from typing import BinaryIO, Optional, Union, cast
 
-from stardust.budget import UNLIMITED, Budget, Share
+from stardust.budget import UNLIMITED, Budget, Share, gather
 
 MEMORY = 1 << 20
 """Bytes of one body kept in memory, unless told otherwise."""
 
 _SMALL = 4096  # bytes of a piece that is not kept by itself
-_JOINED = 65536  # bytes of small pieces that are put together at once
 
 
 class Spool:
@@ -56,20 +55,11 @@ class Spool:
         """Append `data`. The body moves to a temporary file when there is no memory for it."""
         if self._file is None:
             if self._share.add(len(data)):
-                self._keep(data)
+                gather(self._pieces, data, _SMALL)
                 return
             self._move()
         assert self._file is not None
         _write_all(self._file, data)
-
-    def _keep(self, data: bytes) -> None:
-        pieces = self._pieces
-        if len(data) >= _SMALL:
-            pieces.append(data)
-        elif pieces and isinstance(pieces[-1], bytearray) and len(pieces[-1]) < _JOINED:
-            pieces[-1] += data
-        else:
-            pieces.append(bytearray(data))
 
     def _move(self) -> None:
         try:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stardust.budget import Budget
+from stardust.budget import JOINED, Budget
 from stardust.worker import outbox as outboxes
 from stardust.worker.outbox import MEMORY, Outbox
 from tests.descriptors import open_descriptors
@@ -192,7 +192,7 @@ def test_any_order_of_pieces_arrives_in_order(steps: list[tuple[int, str]]) -> N
         outbox.close()
 
 
-@given(sizes=st.lists(st.integers(1, 3 * outboxes._JOINED), max_size=30), take=st.integers(1, 50_000))
+@given(sizes=st.lists(st.integers(1, 3 * JOINED), max_size=30), take=st.integers(1, 50_000))
 @settings(deadline=None)
 def test_pieces_of_any_size_arrive_in_order(sizes: list[int], take: int) -> None:
     """Also those that join one of which a part was sent already."""
