@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from stardust.scoreboard import BUSY, EMPTY, IDLE, LONGEST, SLOTS, STARTING, STATES, Entry, Scoreboard
+from stardust.scoreboard import BUSY, EMPTY, IDLE, LONGEST, SLOTS, STARTING, STATES, Entry, Scoreboard, Slot
 
 
 @pytest.fixture
@@ -140,3 +141,23 @@ def test_a_dismissal_is_seen_by_the_worker() -> None:
     board.clear(3)
     seen.append(slot.dismissed)
     assert seen == [False, True, False]
+
+
+def test_what_is_written_is_never_half_there() -> None:
+    """Each in one piece, that no reader sees cleared before: what `pack_into` does."""
+
+    class Pieces:
+        def __init__(self) -> None:
+            self.written: list[tuple[slice, bytes]] = []
+
+        def __setitem__(self, place: slice, data: bytes) -> None:
+            assert place.stop - place.start == len(data)
+            self.written.append((place, data))
+
+    pieces: Any = Pieces()
+    slot = Slot(pieces)
+    slot.idle(1, 2, 3.0)
+    slot.count(4, 5)
+    slot.busy(1, 6.0, 7.0, b"- GET / HTTP/1.1")
+    slot.beat(8.0)
+    assert len(pieces.written) == 4
