@@ -108,7 +108,7 @@ class Server:
         storing: Callable[[], bool] = lambda: False,
     ) -> None:
         self.clock = Clock()
-        self.records: list[Record] = []
+        self._records: list[Record] = []
         self.announced: list[str] = []
         self.board = Scoreboard.create()
         self.doors = doors or (tcp_door(),)
@@ -177,6 +177,14 @@ class Server:
         return os.pread(self._said, 1 << 20, 0).decode()
 
     @property
+    def records(self) -> list[Record]:
+        """The access log, with all that the loop has begun to tell: a turn writes it last, when the client has
+        its answer already."""
+        if threading.current_thread() is self._thread or not self._thread.is_alive():
+            return self._records
+        return self.ask(lambda loop: self._records.copy())
+
+    @property
     def entry(self) -> Entry:
         return self.board.read(0)
 
@@ -233,7 +241,7 @@ class Server:
         self.loop.leaving, self.loop.leave_by = True, 0.0
 
     def _recorded(self, record: Record) -> str:
-        self.records.append(record)
+        self._records.append(record)
         return "a line"
 
 
