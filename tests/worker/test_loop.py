@@ -178,8 +178,8 @@ class Server:
 
     @property
     def records(self) -> list[Record]:
-        """The access log, with all that the loop has begun to tell: a turn writes it last, when the client has
-        its answer already."""
+        """The access log, with all that the loop has begun to tell: a turn writes it last, when clients have
+        their answers already."""
         if threading.current_thread() is self._thread or not self._thread.is_alive():
             return self._records
         return self.ask(lambda loop: self._records.copy())
