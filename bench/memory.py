@@ -5,6 +5,8 @@
 Started, asked once, measured; then asked until REQUESTS answers have come, and measured again.
 
 Rules:
+- The first answer says that one worker is there. All have loaded what they load when all are there and no
+  process does anything more: before that nothing is measured.
 - Memory is the kernel's account (proc(5), smaps_rollup). RSS is all that a process has mapped and touched,
   PSS counts a page that N processes have as 1/N, USS (Private_Clean and Private_Dirty) only what nobody else
   has.
@@ -19,6 +21,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
@@ -32,6 +35,7 @@ from processes import (
     Running,
     children,
     control,
+    cpu_time,
     family,
     memory,
     serving,
@@ -43,6 +47,8 @@ WORKERS = 8
 REQUESTS = 10_000 * WORKERS
 STEP = 5  # s; of wrk, until REQUESTS have been answered
 MOST_SECONDS = 600  # of all steps
+QUIET = 1  # s; without any CPU time
+MOST_QUIETS = 30  # that a start may take
 
 CONNECTIONS = 64
 
@@ -87,6 +93,7 @@ def measure(server: Server, load: str, seconds: int) -> list[Memory]:
     """Raises BenchError if the server does not start, or wrk does not run."""
     _prepare()
     with serving(server, APP, cores=(SERVER_CORE, CLIENT_CORE)) as running:
+        _await_workers(server, running)
         before = _look(server, running, BEFORE, 0)
         answered = 0
         for _ in range(MOST_SECONDS // STEP):
@@ -104,6 +111,28 @@ def _prepare() -> None:
         raise BenchError(f"{' '.join(command)}: {run.stderr}")
 
 
+def _await_workers(server: Server, running: Running) -> None:
+    """gunicorn forks one after the other, and serves before the last one is there."""
+    for _ in range(MOST_QUIETS):
+        used = cpu_time(running.root)
+        time.sleep(QUIET)
+        if cpu_time(running.root) == used and len(_workers(server, running)) == WORKERS:
+            return
+    there = len(_workers(server, running))
+    raise BenchError(
+        f"{server.name} has {there} of {WORKERS} workers after {MOST_QUIETS * QUIET} s, or no rest"
+    )
+
+
+def _workers(server: Server, running: Running) -> Sequence[int]:
+    [parent] = _zygote(server, running) or [running.root]
+    return children(parent)
+
+
+def _zygote(server: Server, running: Running) -> Sequence[int]:
+    return children(running.root) if server.command[0] == STARDUST else ()
+
+
 def _ask(port: int) -> int:
     """How many requests were answered in a STEP."""
     command = ["wrk", "--threads=1", f"--connections={CONNECTIONS}", f"--duration={STEP}s", "--timeout=10s"]
@@ -116,12 +145,10 @@ def _ask(port: int) -> int:
 
 
 def _look(server: Server, running: Running, moment: str, requests: int) -> Memory:
-    ours = server.command[0] == STARDUST
-    zygote = children(running.root) if ours else []
-    workers = children(zygote[0] if ours else running.root)
+    zygote, workers = _zygote(server, running), _workers(server, running)
     if len(workers) != WORKERS:
         raise BenchError(f"{server.name} has {len(workers)} workers, not {WORKERS}")
-    status = json.loads(control(running, "status"))["workers"] if ours else ()
+    status = json.loads(control(running, "status"))["workers"] if zygote else ()
     return Memory(
         server=server.name,
         moment=moment,
