@@ -1307,6 +1307,7 @@ class TestAdmission:
             assert server.said.count("refused 127.0.0.1: max-connections-per-peer") == 1
             server.advance(1)
             assert "(2 like this within a second)" in server.said
+            server.settled()
             assert len(server.records) == 2
             two[0].socket.close()
             server.until(lambda loop: len(loop.connections) == 1)
