@@ -8,21 +8,21 @@ import os
 import sys
 from collections.abc import Sequence
 
-from stardust import config as configs
-from stardust import system
-from stardust.channel import Channel, pair
-from stardust.config import Action, Arguments, Loaded
+from stardust.base import system
+from stardust.base.errors import ConfigError, Exit, StardustError
+from stardust.config import reading as configs
+from stardust.config.reading import Action, Arguments, Loaded
 from stardust.control import address as control_address
 from stardust.control.server import Control
-from stardust.errors import ConfigError, Exit, StardustError
-from stardust.listener import Listener
-from stardust.log import Log, find_sink, instance
-from stardust.scoreboard import Scoreboard
-from stardust.settings import Config
+from stardust.ipc.channel import Channel, pair
+from stardust.ipc.scoreboard import Scoreboard
+from stardust.listeners.keeper import Keeper
+from stardust.listeners.listeners import Listener
+from stardust.logs.log import Log, find_sink, instance
+from stardust.settings.table import Config
 from stardust.supervisor import processes
 from stardust.supervisor.custody import Custody
 from stardust.supervisor.generation import Generation
-from stardust.supervisor.keeper import Keeper
 from stardust.supervisor.shell import Supervisor, Surroundings
 from stardust.systemd import activation, store
 from stardust.systemd.notify import Notifier, watchdog_interval
@@ -58,7 +58,7 @@ def _check_certificates(loaded: Loaded) -> None:
     if not loaded.config.ssl_cert_file:
         return
     # Not above: `ssl` costs 5 MiB, and the supervisor has no use for it.
-    tls = importlib.import_module("stardust.tls")
+    tls = importlib.import_module("stardust.tls.identities")
     try:
         warnings = tls.Identities(loaded.config).warnings()
     except ConfigError as error:

@@ -18,8 +18,8 @@ import tomllib
 from collections.abc import Mapping, Sequence
 
 from stardust import __version__
+from stardust.base.errors import ControlError, Exit, StardustError
 from stardust.control import address, client
-from stardust.errors import ControlError, Exit, StardustError
 
 SECONDS_A_MINUTE = 60
 SECONDS_AN_HOUR = 3600

@@ -303,10 +303,11 @@ def test_it_loads_no_server_code() -> None:
     # An editable install brings a finder of its own.
     assert [name for name in done.stdout.split() if not name.startswith("__editable__")] == [
         "stardust",
+        "stardust.base",
+        "stardust.base.errors",
         "stardust.control",
         "stardust.control.address",
         "stardust.control.client",
         "stardust.control.trust",
         "stardust.ctl",
-        "stardust.errors",
     ]

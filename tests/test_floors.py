@@ -25,40 +25,39 @@ import pytest
 TOP = Path(__file__).parents[1]
 
 FLOORS = {
-    "errors": 0,
-    "address": 0,
-    "events": 0,
-    "records": 0,
+    "base.errors": 0,
+    "base.address": 0,
+    "logs.events": 0,
+    "base.records": 0,
     "http1.grammar": 0,
-    "budget": 1,
-    "envfile": 1,
-    "settings": 1,
+    "base.budget": 1,
+    "config.environment": 1,
+    "settings.table": 1,
     "http1.head": 1,
     "http1.body": 1,
     "http1.proxy": 1,
     "http1.response": 1,
     "supervisor.idle": 1,
     "supervisor.plan": 1,
-    "config": 2,
-    "manual": 2,
+    "config.reading": 2,
     "wsgi.input": 2,
     "wsgi.environ": 2,
     "wsgi.forwarded": 2,
     "wsgi.gateway": 2,
-    "accesslog": 2,
-    "journal": 2,
-    "system": 3,
-    "log": 3,
+    "logs.accesslog": 2,
+    "logs.journal": 2,
+    "base.system": 3,
+    "logs.log": 3,
     "systemd.store": 3,
     "systemd.activation": 4,
     "systemd.notify": 4,
-    "listener": 4,
-    "channel": 4,
-    "handoff": 4,
-    "scoreboard": 4,
-    "logfile": 4,
-    "load": 4,
-    "tls": 4,
+    "listeners.listeners": 4,
+    "ipc.channel": 4,
+    "ipc.handoff": 4,
+    "ipc.scoreboard": 4,
+    "logs.logfile": 4,
+    "zygote.load": 4,
+    "tls.identities": 4,
     "worker.admission": 5,
     "worker.complaints": 5,
     "worker.deadlines": 5,
@@ -77,17 +76,17 @@ FLOORS = {
     "control.trust": 5,
     "control.server": 5,
     "control.client": 5,
-    "zygote": 6,
+    "zygote.main": 6,
     "supervisor.clients": 6,
     "supervisor.custody": 6,
     "supervisor.deaths": 6,
     "supervisor.generation": 6,
     "supervisor.health": 6,
-    "supervisor.keeper": 6,
+    "listeners.keeper": 5,
     "supervisor.processes": 6,
     "supervisor.report": 6,
     "supervisor.shell": 6,
-    "boot": 7,
+    "zygote.boot": 7,
     "cli": 7,
     "ctl": 7,
     "__main__": 8,
@@ -95,13 +94,13 @@ FLOORS = {
 
 # Loaded by importlib when they are needed, by nobody else, and by no import statement but each other's.
 LATE = {
-    ("boot", "zygote"): "the package is not importable before boot has made it so",
-    ("zygote", "tls"): "with ssl it costs 5 MiB and 10 ms; only for servers that speak TLS",
-    ("zygote", "worker.secure"): "the same",
-    ("cli", "tls"): "the same, in the supervisor; only to check certificates",
-    ("config", "envfile"): "with python-dotenv it costs 1 MiB and 15 ms; only for servers with an env file",
+    ("zygote.boot", "zygote.main"): "the package is not importable before boot has made it so",
+    ("zygote.main", "tls.identities"): "with ssl it costs 5 MiB and 10 ms; only for servers that speak TLS",
+    ("zygote.main", "worker.secure"): "the same",
+    ("cli", "tls.identities"): "the same, in the supervisor; only to check certificates",
+    ("config.reading", "config.environment"): "python-dotenv costs 1 MiB and 15 ms; only for env files",
 }
-EXPENSIVE = ["tls", "worker.secure"]
+EXPENSIVE = ["tls.identities", "worker.secure"]
 
 # What supervisor, zygote and stardustctl must not load: memory for good, and time of each start.
 # ssl 5 MiB, hashlib (OpenSSL) 3.5 MiB, python-dotenv with logging 1 MiB, dataclasses (inspect) 0.8 MiB.
@@ -110,9 +109,9 @@ HEAVY = {
     *("asyncio", "subprocess", "email", "http"),
 }
 NEEDLESS = [
-    ("cli", HEAVY | {"tempfile", "random", "stardust.zygote", "stardust.load"}),
-    ("zygote", HEAVY | {"argparse", "tomllib", "ctypes", "systemd", "stardust.config"}),
-    ("ctl", HEAVY | {"tempfile", "ctypes", "systemd", "stardust.config", "stardust.settings"}),
+    ("cli", HEAVY | {"tempfile", "random", "stardust.zygote.main", "stardust.zygote.load"}),
+    ("zygote.main", HEAVY | {"argparse", "tomllib", "ctypes", "systemd", "stardust.config.reading"}),
+    ("ctl", HEAVY | {"tempfile", "ctypes", "systemd", "stardust.config.reading", "stardust.settings.table"}),
 ]
 
 # Whoever starts on the left must not reach what is on the right, over however many steps.
@@ -132,16 +131,16 @@ STRANGERS = [
 
 # Decide, and touch nothing. They may use what neither does I/O nor reads a clock ...
 CORES = [
-    "errors",
-    "address",
-    "events",
-    "records",
+    "base.errors",
+    "base.address",
+    "logs.events",
+    "base.records",
     "settings",
     "http1",
     "supervisor.idle",
     "supervisor.plan",
     "wsgi",
-    "accesslog",
+    "logs.accesslog",
 ]
 PURE_STDLIB = {
     "__future__",
@@ -167,7 +166,7 @@ PURE_STDLIB = {
 }
 # ... and these, each for its reason.
 PURE_EXCEPTIONS: dict[tuple[str, str], str] = {
-    ("accesslog", "time"): "localtime() and strftime() of a time that is given; the clock is never read",
+    ("logs.accesslog", "time"): "localtime() and strftime() of a time that is given; the clock is never read",
     ("http1.response", "datetime"): "the calendar of a time that is given; the clock is never read",
     ("wsgi.gateway", "io"): "the types of files, to tell a real one from what only looks like it",
     ("wsgi.gateway", "os"): "fstat() of the descriptor behind wsgi.file_wrapper",
@@ -178,29 +177,7 @@ PURE_EXCEPTIONS: dict[tuple[str, str], str] = {
 }
 
 # Imported by the application's interpreter: it may be older than the server's and has none of its packages.
-APP_SIDE = [
-    "errors",
-    "address",
-    "events",
-    "records",
-    "budget",
-    "settings",
-    "http1",
-    "wsgi",
-    "accesslog",
-    "journal",
-    "system",
-    "channel",
-    "handoff",
-    "scoreboard",
-    "log",
-    "logfile",
-    "load",
-    "tls",
-    "worker",
-    "zygote",
-    "boot",
-]
+APP_SIDE = ["base", "logs", "ipc", "settings", "http1", "wsgi", "tls", "worker", "zygote"]
 OLDEST = (3, 9)
 
 
@@ -228,7 +205,7 @@ def members(groups: list[str]) -> list[str]:
 def imported(tree: ast.AST) -> Iterator[str]:
     """Every module named in an import, in full: "os", "stardust.http1.head".
 
-    `from stardust.http1 import head` imports a module, `from stardust.errors import Exit` a name in one.
+    `from stardust.http1 import head` imports a module, `from stardust.base.errors import Exit` a name in one.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -242,8 +219,8 @@ def imported(tree: ast.AST) -> Iterator[str]:
 
 
 def loaded(tree: ast.AST) -> Iterator[str]:
-    """Every module that is loaded on demand: importlib.import_module("stardust.tls"). One whose name is not
-    written there is none of ours: the application."""
+    """Every module that is loaded on demand: importlib.import_module("stardust.tls.identities"). One
+    whose name is not written there is none of ours: the application."""
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Call)

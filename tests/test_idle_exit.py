@@ -23,11 +23,11 @@ from typing import Any
 
 import pytest
 
-from stardust.address import Address
-from stardust.channel import Channel, pair
-from stardust.log import Log
-from stardust.scoreboard import Scoreboard
-from stardust.settings import Config
+from stardust.base.address import Address
+from stardust.ipc.channel import Channel, pair
+from stardust.ipc.scoreboard import Scoreboard
+from stardust.logs.log import Log
+from stardust.settings.table import Config
 from stardust.supervisor import health, plan
 from stardust.supervisor.plan import Policy, State
 from stardust.worker.loop import Door, Loop

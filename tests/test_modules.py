@@ -1,7 +1,7 @@
 """Every module has its test module, and every test module its module, by name.
 
 stardust/http1/head.py <-> tests/http1/test_head.py. Whoever opens one knows where the other is. What is pure
-in bench/ has its tests in tests/bench, named in the same way.
+in bench/ and tools/ has its tests in tests/bench and tests/tools, named in the same way.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ TOP = Path(__file__).parents[1]
 
 # Modules without a test module of their own.
 UNTESTED = {
-    "errors": "declarations; the texts are held by the tests of those who raise them",
-    "events": "declarations; tests/test_manual.py holds the catalog that is made of them",
+    "base/errors": "declarations; the texts are held by the tests of those who raise them",
+    "logs/events": "declarations; tests/tools/test_manual.py holds the catalog that is made of them",
     "worker/stream": "declarations; mypy holds both kinds of sockets to them",
     "__main__": "one call; every live test runs it",
 }
@@ -29,6 +29,8 @@ AT_LARGE = {
     "test_rules": "holds docs/http.md to the tests that are named after its rules",
     "http1/test_oracles": "head and body together, against h11 and httptools",
 }
+# Folders of programs beside the package.
+BESIDE = ["bench", "tools"]
 # Folders of tests that run the server as a whole, or much of it.
 WHOLE = {"fuzz", "live", "machine"}
 
@@ -38,8 +40,8 @@ def modules() -> set[str]:
     return {str(path.with_suffix("")) for path in paths if path.name != "__init__.py"}
 
 
-def measured() -> set[str]:
-    return {f"bench/{path.stem}" for path in (TOP / "bench").glob("*.py")}
+def beside() -> set[str]:
+    return {f"{path.parent.name}/{path.stem}" for name in BESIDE for path in (TOP / name).glob("*.py")}
 
 
 def present() -> set[str]:
@@ -58,7 +60,7 @@ def test_every_module_is_tested() -> None:
 
 
 def test_every_test_module_has_a_module() -> None:
-    assert present() - AT_LARGE.keys() - {counterpart(name) for name in modules() | measured()} == set()
+    assert present() - AT_LARGE.keys() - {counterpart(name) for name in modules() | beside()} == set()
 
 
 def test_the_exceptions_are_needed() -> None:

@@ -8,8 +8,8 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from stardust.base.errors import ControlError
 from stardust.control import trust
-from stardust.errors import ControlError
 
 # Nobody listens there. Other faults, such as a lacking permission, are about the right socket.
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED)

@@ -18,9 +18,9 @@ import json
 import os
 import socket
 
-from stardust import listener
+from stardust.base.errors import ControlError, ListenError
 from stardust.control import trust
-from stardust.errors import ControlError, ListenError
+from stardust.listeners import listeners as listener
 
 COMMANDS = ("reload", "status", "stop")
 

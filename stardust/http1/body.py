@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Union
 
-from stardust.errors import ProtocolError
+from stardust.base.errors import ProtocolError
 from stardust.http1 import grammar
 from stardust.http1.head import CHUNKED, Head
 

@@ -22,9 +22,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Optional, Union
 
-from stardust.errors import ProtocolError
+from stardust.base.errors import ProtocolError
+from stardust.base.records import dataclass
 from stardust.http1 import grammar
-from stardust.records import dataclass
 
 # `Head.length` of a body that says itself where it ends (RFC 9112 7.1).
 CHUNKED = -1

@@ -21,8 +21,8 @@ import ipaddress
 import struct
 from typing import NamedTuple, Optional, Union
 
-from stardust import address
-from stardust.errors import ProtocolError
+from stardust.base import address
+from stardust.base.errors import ProtocolError
 from stardust.http1 import grammar
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, Optional
 
-from stardust.errors import ApplicationError
+from stardust.base.errors import ApplicationError
 from stardust.http1 import grammar
 from stardust.http1.head import Head
 

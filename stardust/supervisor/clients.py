@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from stardust.base.errors import ControlError
 from stardust.control.server import Client, Control
-from stardust.errors import ControlError
-from stardust.log import Log
+from stardust.logs.log import Log
 from stardust.supervisor import plan
 from stardust.supervisor.plan import Outcome, State, Stop
 

@@ -29,10 +29,10 @@ from collections import deque
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
-from stardust.address import Address
-from stardust.errors import HandoffError
-from stardust.handoff import Link, Passage, decode, encode
-from stardust.log import Log
+from stardust.base.address import Address
+from stardust.base.errors import HandoffError
+from stardust.ipc.handoff import Link, Passage, decode, encode
+from stardust.logs.log import Log
 from stardust.systemd.notify import Notifier
 from stardust.systemd.store import CONNECTION, TABLE
 

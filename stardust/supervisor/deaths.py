@@ -16,7 +16,7 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
-from stardust.events import OUT_OF_MEMORY, WORKER_DIED, Event
+from stardust.logs.events import OUT_OF_MEMORY, WORKER_DIED, Event
 from stardust.supervisor import processes
 
 

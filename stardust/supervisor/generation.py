@@ -10,16 +10,17 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from stardust import accesslog, settings
-from stardust.accesslog import Record
-from stardust.channel import Channel
-from stardust.handoff import Link
-from stardust.listener import Listener
-from stardust.log import Log, Sink
-from stardust.logfile import LogFile
-from stardust.records import dataclass, field
-from stardust.scoreboard import Entry, Scoreboard
-from stardust.settings import Config
+from stardust.base.records import dataclass, field
+from stardust.ipc.channel import Channel
+from stardust.ipc.handoff import Link
+from stardust.ipc.scoreboard import Entry, Scoreboard
+from stardust.listeners.listeners import Listener
+from stardust.logs import accesslog
+from stardust.logs.accesslog import Record
+from stardust.logs.log import Log, Sink
+from stardust.logs.logfile import LogFile
+from stardust.settings import table as settings
+from stardust.settings.table import Config
 from stardust.supervisor.plan import Policy
 
 

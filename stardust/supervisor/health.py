@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from stardust.records import dataclass
-from stardust.scoreboard import BUSY, Entry
+from stardust.base.records import dataclass
+from stardust.ipc.scoreboard import BUSY, Entry
 
 ROUNDS = 3  # pings within one heartbeat-timeout
 

@@ -23,7 +23,7 @@ import enum
 import math
 from collections.abc import Iterable
 
-from stardust.records import dataclass, replace
+from stardust.base.records import dataclass, replace
 
 ANSWER_WITHIN = 0.2  # s; an idle worker needs milliseconds, and meanwhile nobody accepts
 

@@ -32,8 +32,8 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TypeVar, assert_never
 
-from stardust.errors import Exit
-from stardust.records import dataclass, field, replace
+from stardust.base.errors import Exit
+from stardust.base.records import dataclass, field, replace
 from stardust.supervisor import idle
 from stardust.supervisor.idle import Stage, Watch
 

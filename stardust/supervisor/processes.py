@@ -9,9 +9,9 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from stardust.channel import Channel, pair
+from stardust.ipc.channel import Channel, pair
 
-_BOOT = str(Path(__file__).resolve().parent.parent / "boot.py")
+_BOOT = str(Path(__file__).resolve().parent.parent / "zygote" / "boot.py")
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2), linux/prctl.h
 _MOST_STACKS = 64 * 1024  # bytes of a worker's stacks
 

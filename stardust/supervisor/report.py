@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from stardust import __version__
-from stardust.scoreboard import BUSY, STATES, Entry
+from stardust.ipc.scoreboard import BUSY, STATES, Entry
 from stardust.supervisor import plan
 from stardust.supervisor.plan import Outcome, Phase, State, Stop
 

@@ -19,26 +19,35 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from stardust import address, listener
-from stardust import config as configs
-from stardust.channel import Channel, Message, pair
-from stardust.config import Arguments
+from stardust.base import address
+from stardust.base.errors import ChannelError, Exit, StardustError
+from stardust.base.records import dataclass
+from stardust.base.system import STACKS_SIGNAL
+from stardust.config import reading as configs
+from stardust.config.reading import Arguments
 from stardust.control.server import Control
-from stardust.errors import ChannelError, Exit, StardustError
-from stardust.events import IDLE_EXIT, RELOAD_FAILED, RELOADED, STARTED, WORKER_DIED, WORKER_TIMED_OUT, Event
-from stardust.handoff import Link, Passage
-from stardust.listener import Listener
-from stardust.log import Log
-from stardust.records import dataclass
-from stardust.scoreboard import BUSY, SLOTS, Entry, Scoreboard
-from stardust.settings import Config
+from stardust.ipc.channel import Channel, Message, pair
+from stardust.ipc.handoff import Link, Passage
+from stardust.ipc.scoreboard import BUSY, SLOTS, Entry, Scoreboard
+from stardust.listeners import listeners as listener
+from stardust.listeners.keeper import Keeper
+from stardust.listeners.listeners import Listener
+from stardust.logs.events import (
+    IDLE_EXIT,
+    RELOAD_FAILED,
+    RELOADED,
+    STARTED,
+    WORKER_DIED,
+    WORKER_TIMED_OUT,
+    Event,
+)
+from stardust.logs.log import Log
+from stardust.settings.table import Config
 from stardust.supervisor import deaths, health, plan, processes, report
 from stardust.supervisor.clients import Clients
 from stardust.supervisor.custody import Custody
 from stardust.supervisor.generation import Generation
-from stardust.supervisor.keeper import Keeper
 from stardust.supervisor.plan import Phase, State, Stop, Zygote
-from stardust.system import STACKS_SIGNAL
 from stardust.systemd.notify import Notifier
 
 _EXTENSION = 15.0  # s; by how much systemd's time limit is moved while there is progress,

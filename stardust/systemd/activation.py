@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from systemd import daemon
 
-from stardust.errors import ActivationError
+from stardust.base.errors import ActivationError
 from stardust.systemd import store
 
 FIRST = daemon.LISTEN_FDS_START

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from stardust.errors import ActivationError
+from stardust.base.errors import ActivationError
 
 STATUS_BYTES = 1024
 MICROSECONDS = 1_000_000

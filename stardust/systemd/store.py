@@ -28,8 +28,8 @@ import stat
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from stardust import address as addresses
-from stardust.address import Address
+from stardust.base import address as addresses
+from stardust.base.address import Address
 
 # sd_pid_notify_with_fds(3), FDNAME=: "may consist of arbitrary ASCII characters except control characters
 # or ":", and may be at most 255 characters long".

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Optional
 
 from stardust.http1.head import Head
-from stardust.log import NO_FIELDS, Fields, Log
+from stardust.logs.log import NO_FIELDS, Fields, Log
 from stardust.wsgi.environ import Environ
 from stardust.wsgi.gateway import Report
 

@@ -14,13 +14,13 @@ import time
 from collections.abc import Sequence
 from typing import BinaryIO, Optional, Protocol, Union
 
-from stardust import system
-from stardust.address import Address
-from stardust.budget import UNLIMITED, Budget
-from stardust.errors import ClientGone
-from stardust.handoff import MOST_DATA
+from stardust.base import system
+from stardust.base.address import Address
+from stardust.base.budget import UNLIMITED, Budget
+from stardust.base.errors import ClientGone
 from stardust.http1.body import BodyReader
 from stardust.http1.head import Head
+from stardust.ipc.handoff import MOST_DATA
 from stardust.worker.admission import Peer
 from stardust.worker.deadlines import Waiting
 from stardust.worker.outbox import Outbox

@@ -16,8 +16,8 @@ import select
 import socket
 from collections.abc import Callable
 
-from stardust.address import Peers
-from stardust.errors import ClientGone, ProtocolError
+from stardust.base.address import Peers
+from stardust.base.errors import ClientGone, ProtocolError
 from stardust.http1 import proxy
 from stardust.worker.connection import Connection, Greeting
 from stardust.wsgi import environ as environs

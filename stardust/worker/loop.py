@@ -46,21 +46,21 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, Optional
 
-from stardust import address as addresses
-from stardust import system
-from stardust.accesslog import Record
-from stardust.address import Address, Peers
-from stardust.budget import Budget
-from stardust.errors import ClaimError, ClientGone, HandoffError, ProtocolError
-from stardust.handoff import MOST_DATA, Link, Passage
+from stardust.base import address as addresses
+from stardust.base import system
+from stardust.base.address import Address, Peers
+from stardust.base.budget import Budget
+from stardust.base.errors import ClaimError, ClientGone, HandoffError, ProtocolError
 from stardust.http1 import body as bodies
 from stardust.http1 import response
 from stardust.http1.head import CHUNKED, Head, HeadReader, Limits
 from stardust.http1.response import ResponseWriter
-from stardust.log import Log, Seldom
-from stardust.logfile import LogFile
-from stardust.scoreboard import Slot
-from stardust.settings import Config
+from stardust.ipc.handoff import MOST_DATA, Link, Passage
+from stardust.ipc.scoreboard import Slot
+from stardust.logs.accesslog import Record
+from stardust.logs.log import Log, Seldom
+from stardust.logs.logfile import LogFile
+from stardust.settings.table import Config
 from stardust.worker.admission import Admission, capacity
 from stardust.worker.balance import Balance
 from stardust.worker.connection import (

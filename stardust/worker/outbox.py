@@ -17,7 +17,7 @@ import tempfile
 from collections import deque
 from typing import Optional, Union
 
-from stardust.budget import UNLIMITED, Budget, Share, gather
+from stardust.base.budget import UNLIMITED, Budget, Share, gather
 from stardust.worker.stream import Stream
 
 MEMORY = 1024 * 1024  # bytes kept in memory for one connection

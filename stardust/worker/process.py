@@ -17,17 +17,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional
 
-from stardust import accesslog, system
-from stardust.channel import Channel, clipped
-from stardust.errors import AppLoadError, Exit
-from stardust.handoff import Link
-from stardust.load import load
-from stardust.log import Log
-from stardust.logfile import LogFile
-from stardust.scoreboard import Scoreboard
-from stardust.settings import Config
+from stardust.base import system
+from stardust.base.errors import AppLoadError, Exit
+from stardust.ipc.channel import Channel, clipped
+from stardust.ipc.handoff import Link
+from stardust.ipc.scoreboard import Scoreboard
+from stardust.logs import accesslog
+from stardust.logs.log import Log
+from stardust.logs.logfile import LogFile
+from stardust.settings.table import Config
 from stardust.worker import complaints
 from stardust.worker.loop import AccessLog, Door, Loop
+from stardust.zygote.load import load
 
 # Sent to a terminal's whole process group, or meant for the supervisor: no business of a worker.
 _IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)

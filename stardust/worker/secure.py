@@ -25,11 +25,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Union
 
-from stardust.address import TCP
-from stardust.errors import ClientGone
+from stardust.base.address import TCP
+from stardust.base.errors import ClientGone
 from stardust.http1 import response
-from stardust.log import Log
-from stardust.tls import Identities, Session
+from stardust.logs.log import Log
+from stardust.tls.identities import Identities, Session
 from stardust.worker.connection import Connection
 from stardust.worker.stream import Bytes
 from stardust.wsgi import environ as environs

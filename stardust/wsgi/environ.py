@@ -37,7 +37,7 @@ from typing import Any, Optional, TextIO
 from urllib.parse import unquote
 
 from stardust import __version__
-from stardust.address import Address
+from stardust.base.address import Address
 from stardust.http1.head import Head
 
 Environ = dict[str, Any]

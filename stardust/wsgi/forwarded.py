@@ -26,9 +26,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Optional
 from urllib.parse import unquote
 
-from stardust import address
-from stardust.address import Peers
-from stardust.errors import ClaimError, ProtocolError
+from stardust.base import address
+from stardust.base.address import Peers
+from stardust.base.errors import ClaimError, ProtocolError
 from stardust.http1 import grammar
 from stardust.http1.head import Head, check_host
 from stardust.wsgi.environ import Environ

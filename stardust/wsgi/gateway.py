@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Optional
 
-from stardust.errors import ApplicationError, ClientGone
+from stardust.base.errors import ApplicationError, ClientGone
 from stardust.http1 import response
 from stardust.http1.head import Head
 from stardust.http1.response import CHUNKED, LAST_CHUNK, ResponseWriter, chunk

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable
 from typing import BinaryIO, Optional, Union, cast
 
-from stardust.budget import UNLIMITED, Budget, Share, gather
+from stardust.base.budget import UNLIMITED, Budget, Share, gather
 
 MEMORY = 1 << 20
 """Bytes of one body kept in memory, unless told otherwise."""

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from stardust.base.errors import ControlError
 from stardust.control import client
 from stardust.control.client import Answer
 from stardust.control.server import Client
-from stardust.errors import ControlError
 
 
 def told(data: bytes) -> tuple[Answer, list[str]]:

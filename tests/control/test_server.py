@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from stardust.base.errors import ControlError, ListenError
 from stardust.control import server, trust
 from stardust.control.server import Client, Control
 from stardust.control.trust import Peer
-from stardust.errors import ControlError, ListenError
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 
 import h11
 
-from stardust.address import Address
+from stardust.base.address import Address
 from stardust.http1.head import Head, HeadReader
 from stardust.http1.response import ResponseWriter
 from stardust.wsgi import environ as environs

@@ -18,10 +18,10 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from stardust.address import Address
-from stardust.log import Log
-from stardust.scoreboard import Scoreboard
-from stardust.settings import Config
+from stardust.base.address import Address
+from stardust.ipc.scoreboard import Scoreboard
+from stardust.logs.log import Log
+from stardust.settings.table import Config
 from stardust.worker.loop import Door, Loop
 from stardust.wsgi.environ import Environ
 from tests.fuzz.answers import check, check_framing, due

@@ -112,7 +112,7 @@ ADVISORIES: Mapping[str, tuple[str, ...]] = {
     "CVE-2020-28724": ("L5-two-slashes",),
     # meinheld, uvicorn, h11, gevent, eventlet, granian, CPython, Go, Kestrel
     "CVE-2020-7658": ("F1-chunked-and-length",),
-    "CVE-2020-7694": ("test_accesslog::test_w11_", "L5-escapes-stay"),
+    "CVE-2020-7694": ("logs/test_accesslog::test_w11_", "L5-escapes-stay"),
     "CVE-2020-7695": (W1,),
     "CVE-2025-43859": ("F5-data-then-two-other-bytes",),
     "CVE-2023-41419": ("F8-trailers-then-next",),

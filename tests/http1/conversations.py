@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stardust.errors import ProtocolError
+from stardust.base.errors import ProtocolError
 from stardust.http1 import body
 from stardust.http1.head import Head, HeadReader, Limits
 

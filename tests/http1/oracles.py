@@ -13,7 +13,7 @@ from typing import NamedTuple
 import h11
 import httptools
 
-from stardust.errors import ProtocolError
+from stardust.base.errors import ProtocolError
 from stardust.http1 import body, grammar
 from stardust.http1.head import HeadReader, combined
 from tests.http1.conversations import LIMITS, MAX_BODY

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.errors import ProtocolError
+from stardust.base.errors import ProtocolError
 from stardust.http1 import body as module
 from stardust.http1.body import ChunkedReader, LengthReader, reader
 from stardust.http1.head import CHUNKED, Head

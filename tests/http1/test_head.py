@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stardust.errors import ProtocolError
+from stardust.base.errors import ProtocolError
 from stardust.http1 import head as module
 from stardust.http1.head import CHUNKED, FieldTable, Head, HeadReader, Limits
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.errors import ProtocolError
+from stardust.base.errors import ProtocolError
 from stardust.http1 import proxy
 from stardust.http1.proxy import Client, Header, crc32c, read
 

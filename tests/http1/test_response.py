@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.errors import ApplicationError
+from stardust.base.errors import ApplicationError
 from stardust.http1 import response as module
 from stardust.http1.head import Head
 from stardust.http1.response import (

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from stardust import events
+from stardust.logs import events
 from tests.journald import Journal
 from tests.live.client import MS, BrokenError
 from tests.live.harness import Server

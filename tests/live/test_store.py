@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stardust.address import ABSTRACT, TCP, parse
+from stardust.base.address import ABSTRACT, TCP, parse
 from tests.live.apps.versions import BROKEN, install, serving
 from tests.live.client import Address, Connection, get, request
 from tests.live.harness import Server, Store, listening

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stardust.events import IDLE_EXIT
+from stardust.logs.events import IDLE_EXIT
 from tests.live.apps import versions
 from tests.live.attack import SPREAD, TIMEOUT, Attack
 from tests.live.client import Connection, request

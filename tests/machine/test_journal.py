@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from stardust import events
-from stardust.events import Event
+from stardust.logs import events
+from stardust.logs.events import Event
 from tests.live.client import BrokenError
 from tests.machine.instance import Instance
 from tests.machine.machine import Machine

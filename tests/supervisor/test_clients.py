@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from stardust.base.records import replace
 from stardust.control import trust
 from stardust.control.server import Control
 from stardust.control.trust import Peer
-from stardust.log import Log
-from stardust.records import replace
+from stardust.logs.log import Log
 from stardust.supervisor import plan
 from stardust.supervisor.clients import Clients
 from stardust.supervisor.plan import Outcome, State, Stop

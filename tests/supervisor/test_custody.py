@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.address import Address
-from stardust.handoff import Link, Passage
-from stardust.log import Log
+from stardust.base.address import Address
+from stardust.ipc.handoff import Link, Passage
+from stardust.logs.log import Log
 from stardust.supervisor.custody import Custody, entries, entry
 from stardust.systemd.notify import Notifier
 from stardust.systemd.store import CONNECTION, TABLE

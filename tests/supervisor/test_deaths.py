@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.events import OUT_OF_MEMORY, WORKER_DIED
+from stardust.logs.events import OUT_OF_MEMORY, WORKER_DIED
 from stardust.supervisor import deaths
 from stardust.supervisor.deaths import Death, Kills
 

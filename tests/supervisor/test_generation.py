@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from stardust import system, zygote
-from stardust.address import Address
-from stardust.channel import Channel, pair
-from stardust.handoff import Link
-from stardust.listener import Listener
-from stardust.log import Log, Sink
-from stardust.scoreboard import BUSY, Entry, Scoreboard
-from stardust.settings import Config, Listen
+from stardust.base import system
+from stardust.base.address import Address
+from stardust.ipc.channel import Channel, pair
+from stardust.ipc.handoff import Link
+from stardust.ipc.scoreboard import BUSY, Entry, Scoreboard
+from stardust.listeners.listeners import Listener
+from stardust.logs.log import Log, Sink
+from stardust.settings.table import Config, Listen
 from stardust.supervisor.generation import Generation, RequestLog, open_request_log
 from stardust.supervisor.plan import Policy
+from stardust.zygote import main as zygote
 
 # --- what a zygote is told first -------------------------------------------------------------------------
 

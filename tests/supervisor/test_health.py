@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.scoreboard import BUSY, EMPTY, IDLE, STARTING, Entry
+from stardust.ipc.scoreboard import BUSY, EMPTY, IDLE, STARTING, Entry
 from stardust.supervisor.health import Judgement, Limits, alive, judge, quiet_since
 
 NOW = 1000.0

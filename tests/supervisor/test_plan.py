@@ -19,7 +19,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from stardust.errors import Exit
+from stardust.base.errors import Exit
 from stardust.supervisor import plan
 from stardust.supervisor.idle import ANSWER_WITHIN, Stage
 from stardust.supervisor.plan import (

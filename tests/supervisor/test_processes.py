@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stardust.channel import Channel
+from stardust.ipc.channel import Channel
 from stardust.supervisor import processes
 from tests.descriptors import open_descriptors
 

@@ -10,8 +10,8 @@ from types import MappingProxyType
 import pytest
 
 from stardust import __version__
-from stardust.records import replace
-from stardust.scoreboard import BUSY, IDLE, Entry
+from stardust.base.records import replace
+from stardust.ipc.scoreboard import BUSY, IDLE, Entry
 from stardust.supervisor import plan, report
 from stardust.supervisor.plan import Generation, Outcome, Phase, Policy, State, Stop, Worker, Zygote
 

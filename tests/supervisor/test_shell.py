@@ -21,11 +21,13 @@ from typing import Any
 
 import pytest
 
-from stardust import config as configs
-from stardust import events, listener, system
-from stardust.channel import Channel, Message, pair
-from stardust.errors import Exit
-from stardust.log import Log, Sink
+from stardust.base import system
+from stardust.base.errors import Exit
+from stardust.config import reading as configs
+from stardust.ipc.channel import Channel, Message, pair
+from stardust.listeners import listeners as listener
+from stardust.logs import events
+from stardust.logs.log import Log, Sink
 from stardust.supervisor import plan, processes
 from stardust.supervisor.custody import Custody
 from stardust.supervisor.deaths import Kills

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from stardust.address import parse
-from stardust.errors import ActivationError
+from stardust.base.address import parse
+from stardust.base.errors import ActivationError
 from stardust.systemd import activation, store
 from stardust.systemd.activation import Inherited
 from stardust.systemd.store import Stored
@@ -31,7 +31,7 @@ for place, fd in enumerate(plan["fds"]):
 os.environ.update(plan["environ"])
 os.environ["LISTEN_PID"] = str(os.getpid())
 
-from stardust.errors import ActivationError
+from stardust.base.errors import ActivationError
 from stardust.systemd import activation
 try:
     found = activation.inherited(os.environ, os.getpid())

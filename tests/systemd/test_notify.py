@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.errors import ActivationError
+from stardust.base.errors import ActivationError
 from stardust.systemd import notify
 from stardust.systemd.notify import Notifier
 from tests.descriptors import open_descriptors

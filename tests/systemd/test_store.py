@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust import address as addresses
-from stardust.address import Address, parse
+from stardust.base import address as addresses
+from stardust.base.address import Address, parse
 from stardust.systemd import store
 from stardust.systemd.store import Stored
 

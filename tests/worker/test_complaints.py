@@ -10,7 +10,7 @@ import pytest
 
 from stardust.http1.head import Head, HeadReader, Limits
 from stardust.http1.response import ResponseWriter
-from stardust.log import Log, Sink
+from stardust.logs.log import Log, Sink
 from stardust.worker import complaints
 from stardust.wsgi.gateway import Environ, Exchange
 from tests.journald import Journal, Record

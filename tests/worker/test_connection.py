@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from stardust.address import Address
-from stardust.errors import ClientGone
+from stardust.base.address import Address
+from stardust.base.errors import ClientGone
 from stardust.worker.connection import READING, SENDING, Connection
 from stardust.wsgi.input import Spool
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from stardust.address import Address, Peers
-from stardust.errors import ClientGone
+from stardust.base.address import Address, Peers
+from stardust.base.errors import ClientGone
 from stardust.worker.connection import Connection
 from stardust.worker.introduction import greeting
 

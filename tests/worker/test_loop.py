@@ -33,16 +33,16 @@ from unittest import mock
 import h11
 import pytest
 
-from stardust import accesslog
-from stardust.accesslog import Record
-from stardust.address import Address, Peers
-from stardust.errors import ClientGone
-from stardust.handoff import Link, Passage
-from stardust.log import Log
-from stardust.logfile import LogFile
-from stardust.records import replace
-from stardust.scoreboard import BUSY, IDLE, Entry, Scoreboard
-from stardust.settings import Config
+from stardust.base.address import Address, Peers
+from stardust.base.errors import ClientGone
+from stardust.base.records import replace
+from stardust.ipc.handoff import Link, Passage
+from stardust.ipc.scoreboard import BUSY, IDLE, Entry, Scoreboard
+from stardust.logs import accesslog
+from stardust.logs.accesslog import Record
+from stardust.logs.log import Log
+from stardust.logs.logfile import LogFile
+from stardust.settings.table import Config
 from stardust.worker import introduction, outbox
 from stardust.worker.connection import Connection
 from stardust.worker.loop import AccessLog, Door, Loop, _limit

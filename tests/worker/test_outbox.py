@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stardust.budget import JOINED, Budget
+from stardust.base.budget import JOINED, Budget
 from stardust.worker import outbox as outboxes
 from stardust.worker.outbox import MEMORY, Outbox
 from tests.descriptors import open_descriptors

@@ -16,31 +16,32 @@ from typing import Self
 
 import pytest
 
-from stardust import settings, system
-from stardust.channel import Channel, Message, pair
-from stardust.errors import Exit
-from stardust.handoff import Link
-from stardust.log import Sink
-from stardust.records import replace
-from stardust.scoreboard import BUSY, IDLE, Entry, Scoreboard
-from stardust.settings import Config
+from stardust.base import system
+from stardust.base.errors import Exit
+from stardust.base.records import replace
+from stardust.ipc.channel import Channel, Message, pair
+from stardust.ipc.handoff import Link
+from stardust.ipc.scoreboard import BUSY, IDLE, Entry, Scoreboard
+from stardust.logs.log import Sink
+from stardust.settings import table as settings
+from stardust.settings.table import Config
 from tests.journald import Journal
 
 PATIENCE = 20.0  # s; far beyond what anything takes
 SLOT = 5
 PLAIN = Sink(stamped=False)
-PACKAGE = Path(settings.__file__).parents[1]
+PACKAGE = Path(settings.__file__).parents[2]
 
 # What a zygote's child does: the heritage is there already, and `run` is all that is left.
 CHILD = """
 import json, socket, sys
-from stardust import settings
-from stardust.address import Address
-from stardust.channel import Channel
-from stardust.handoff import Link
-from stardust.load import load
-from stardust.log import Log, Sink
-from stardust.scoreboard import Scoreboard
+from stardust.settings import table as settings
+from stardust.base.address import Address
+from stardust.ipc.channel import Channel
+from stardust.ipc.handoff import Link
+from stardust.zygote.load import load
+from stardust.logs.log import Log, Sink
+from stardust.ipc.scoreboard import Scoreboard
 from stardust.worker import process
 from stardust.worker.loop import Door
 

@@ -21,11 +21,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stardust.address import Address
-from stardust.errors import ClientGone
-from stardust.log import Log
-from stardust.settings import Config
-from stardust.tls import Identities, be_quiet_about_names
+from stardust.base.address import Address
+from stardust.base.errors import ClientGone
+from stardust.logs.log import Log
+from stardust.settings.table import Config
+from stardust.tls.identities import Identities, be_quiet_about_names
 from stardust.worker.connection import Connection
 from stardust.worker.secure import Handshake, SecureSocket, greeting
 from tests.certificates import Authority, Issued

@@ -14,7 +14,7 @@ from pathlib import Path
 import h11
 import pytest
 
-from stardust.settings import Config
+from stardust.settings.table import Config
 from tests.http1.conversations import every_byte
 from tests.worker.test_loop import (
     INLINE,

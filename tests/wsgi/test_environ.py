@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import stardust
-from stardust.address import Address, parse
+from stardust.base.address import Address, parse
 from stardust.http1.head import CHUNKED, Head
 from stardust.wsgi import environ
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.address import Peers
-from stardust.errors import ClaimError, ProtocolError
+from stardust.base.address import Peers
+from stardust.base.errors import ClaimError, ProtocolError
 from stardust.http1.head import Head, HeadReader, Limits
-from stardust.settings import FORWARDED_HEADERS
+from stardust.settings.table import FORWARDED_HEADERS
 from stardust.wsgi import forwarded
 from stardust.wsgi.forwarded import Forwarding
 

@@ -23,8 +23,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.address import Address
-from stardust.errors import ApplicationError, ClientGone
+from stardust.base.address import Address
+from stardust.base.errors import ApplicationError, ClientGone
 from stardust.http1.head import Head, HeadReader, Limits
 from stardust.http1.response import LAST_CHUNK, ResponseWriter
 from stardust.wsgi import environ as environs

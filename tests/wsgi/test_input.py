@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.budget import Budget
+from stardust.base.budget import Budget
 from stardust.wsgi.input import Spool
 
 

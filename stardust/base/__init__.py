@@ -1,0 +1,1 @@
+"""What has no idea of HTTP, processes or systemd: errors, records, addresses, system calls, memory."""

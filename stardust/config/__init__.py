@@ -1,0 +1,1 @@
+"""TOML and flags become a configuration; what is wrong with them is said."""

@@ -1,0 +1,1 @@
+"""The one table of settings, its rows, and the kinds of their values."""

@@ -1,0 +1,1 @@
+"""Certificates, and the contexts that are made of them."""

@@ -1,0 +1,456 @@
+"""TLS contexts, made from the settings: protocols, ciphers, certificates, authorities.
+
+How it works: a zygote makes `Identities` before it gives up rights and before the application is loaded. So
+key files may be root's, and all workers of a generation, being forked from it, have the same contexts: among
+other things the keys of session tickets, so that a client resumes its session at any of them. Each
+certificate has a context of its own; the client's wish (SNI) chooses among them.
+
+Rules:
+- Nothing is loaded that does not fit together. OpenSSL, told to load a certificate and the key of another
+  one, would drop the key it has; so each pair is tried in a context that nobody uses, and from memory, for
+  files may change between two looks.
+- Files that change are read again into the context that is there, which keeps its ticket keys, and so do
+  connections. What does not fit, or cannot be read with the rights that are left, changes nothing.
+- An authority can be added to a context, and never be taken out again: those wait for a reload.
+- No question is ever asked on a terminal, which OpenSSL would do for a password.
+
+Importing `ssl` costs 5 MiB and 10 ms. So nobody imports this module by its name: who needs TLS loads it.
+
+Runs in the application's interpreter too.
+"""
+
+from __future__ import annotations
+
+import calendar
+import ipaddress
+import os
+import re
+import ssl
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Optional
+
+from stardust.base.errors import ConfigError
+from stardust.logs.log import Log
+from stardust.settings.table import Config
+
+_LOOK_AGAIN = 1.0  # s; between two looks at the files
+_MOST_FILE = 4 * 1024 * 1024  # bytes; a bundle of all authorities of the web has 200 KiB
+
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_VERIFY = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+# Compression tells an observer about secrets (CRIME); renegotiation lets a client make us work, and mixes up
+# whose request it is (RFC 5746). PyPy does not name the latter.
+_OPTIONS = (
+    ssl.OP_NO_COMPRESSION
+    | getattr(ssl, "OP_NO_RENEGOTIATION", 1 << 30)
+    | ssl.OP_CIPHER_SERVER_PREFERENCE
+    | ssl.OP_SINGLE_DH_USE
+    | ssl.OP_SINGLE_ECDH_USE
+)
+
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_KEY = b"PRIVATE KEY-----"
+
+
+# ── What a certificate says ───────────────────────────────────────────────────────────────────────────
+
+
+class Certificate(NamedTuple):
+    """What is needed of an X.509 certificate (RFC 5280 4.1). `names` are those that SNI may ask for, in lower
+    case; `kind` is the object identifier of the key's algorithm; `expires` counts seconds since the epoch.
+    `issuer` and `subject` are names in DER, only good for comparing."""
+
+    names: tuple[str, ...]
+    kind: bytes
+    issuer: bytes
+    subject: bytes
+    expires: float
+
+
+_SEQUENCE, _OCTETS, _BOOLEAN, _UTC_TIME, _TIME, _VERSION, _EXTENSIONS = (
+    0x30,
+    0x04,
+    0x01,
+    0x17,
+    0x18,
+    0xA0,
+    0xA3,
+)
+_DNS_NAME, _IP_ADDRESS = 0x82, 0x87  # [2] and [7] of GeneralName
+_SUBJECT_ALT_NAME = b"\x55\x1d\x11"  # 2.5.29.17
+
+
+def decode(der: bytes) -> Certificate:
+    """Read a certificate; ValueError if it is none. Its signature and most of what it says do not matter."""
+    ((_, body),) = _elements(der, _SEQUENCE)
+    fields = [*_elements(_elements(body)[0][1])]
+    if fields and fields[0][0] == _VERSION:
+        del fields[0]
+    if len(fields) < 6:
+        raise ValueError("too few fields")
+    _, _, (_, issuer), (_, validity), (_, subject), (_, key), *rest = fields
+    algorithm = _elements(_elements(key)[0][1])
+    _, end = _elements(validity)
+    return Certificate(
+        names=tuple(_names(rest)),
+        kind=algorithm[0][1],
+        issuer=issuer,
+        subject=subject,
+        expires=_moment(*end),
+    )
+
+
+def _names(fields: Sequence[tuple[int, bytes]]) -> Iterator[str]:
+    for extension in (each for tag, body in fields if tag == _EXTENSIONS for each in _elements(_only(body))):
+        (_, identifier), *_, (_, value) = _elements(extension[1])
+        if identifier != _SUBJECT_ALT_NAME:
+            continue
+        for tag, name in _elements(_only(value)):
+            if tag == _DNS_NAME:
+                yield name.decode("ascii").lower()
+            elif tag == _IP_ADDRESS:
+                yield str(ipaddress.ip_address(name))
+
+
+def _only(data: bytes) -> bytes:
+    ((_, body),) = _elements(data, _SEQUENCE)
+    return body
+
+
+def _elements(data: bytes, tag: Optional[int] = None) -> list[tuple[int, bytes]]:
+    """The elements that `data` consists of, as tags and contents (DER, X.690 8.1 and 10.1); at least one.
+    With `tag`, exactly one of that tag. ValueError if they are none."""
+    found: list[tuple[int, bytes]] = []
+    position = 0
+    while position < len(data):
+        if len(data) - position < 2 or data[position] & 0x1F == 0x1F:
+            raise ValueError("no element")
+        size, start = data[position + 1], position + 2
+        if size & 0x80:
+            start += size & 0x7F
+            size = int.from_bytes(data[position + 2 : start], "big")
+            # The shortest form is the only one; the indefinite one would be 0 here.
+            if size < 0x80 or data[position + 2] == 0 or start - position > 6:
+                raise ValueError("a length that is not DER")
+        if start + size > len(data):
+            raise ValueError("an element that is cut off")
+        found.append((data[position], data[start : start + size]))
+        position = start + size
+    if not found or (tag is not None and [each for each, _ in found] != [tag]):
+        raise ValueError("not the element that is due")
+    return found
+
+
+def _moment(tag: int, text: bytes) -> float:
+    """Seconds since the epoch of "YYMMDDHHMMSSZ" or "YYYYMMDDHHMMSSZ" (RFC 5280 4.1.2.5)."""
+    digits = text.decode("ascii")
+    if tag == _UTC_TIME:
+        # "Where YY is greater than or equal to 50, the year SHALL be interpreted as 19YY"
+        digits = ("19" if digits >= "5" else "20") + digits
+    elif tag != _TIME:
+        raise ValueError("no time")
+    return calendar.timegm(time.strptime(digits, "%Y%m%d%H%M%SZ"))
+
+
+# ── Files ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Pair(NamedTuple):
+    """A certificate and its key as they were read. `chain` is PEM, the certificate first."""
+
+    certificate: Certificate
+    chain: bytes
+    key: bytes
+    password: bytes
+
+
+Look = tuple[object, ...]
+"""What tells whether files have changed."""
+
+_UNSEEN = "in a directory that is closed to this process"
+
+
+def _look(paths: Sequence[str]) -> Look:
+    return tuple(map(_status, paths))
+
+
+def _status(path: str) -> object:
+    try:
+        found = os.stat(path)
+    except PermissionError:
+        return _UNSEEN
+    except OSError as fault:
+        return fault.errno
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class _Files:
+    """Reads what the settings name. Raises ConfigError, with the key and the file in it."""
+
+    __slots__ = ("_config",)
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def pair(self, certificate_path: str, key_path: str) -> Pair:
+        pems = self._certificates("ssl-cert-file", certificate_path)
+        chain = [*map(self._decoded, pems)]
+        if self._config.ssl_ca_file:
+            pems += self._issuers(chain)
+        key_setting = "ssl-key-file" if self._config.ssl_key_file else "ssl-cert-file"
+        key = self._read(key_setting, key_path)
+        if _KEY not in key:
+            raise self._wrong(key_setting, f"{key_path}: there is no private key in it, in PEM")
+        return Pair(chain[0], b"\n".join([*pems, b""]), key, self._password())
+
+    def authorities(self) -> str:
+        """All that client certificates may come from, in PEM."""
+        key = "ssl-client-ca-file" if self._config.ssl_client_ca_file else "ssl-ca-file"
+        path = self._config.ssl_client_ca_file or self._config.ssl_ca_file
+        return b"\n".join(self._certificates(key, path)).decode("ascii", "replace")
+
+    def _issuers(self, chain: Sequence[Certificate]) -> list[bytes]:
+        """What of `ssl-ca-file` is missing between the last certificate of a chain and its root. The root is
+        left out: who does not have it does not trust it."""
+        pems = self._certificates("ssl-ca-file", self._config.ssl_ca_file)
+        known = {found.subject: (found, pem) for found, pem in zip(map(self._decoded, pems), pems)}  # noqa: B905
+        missing = []
+        last = chain[-1]
+        while last.issuer != last.subject and last.issuer in known:
+            last, pem = known.pop(last.issuer)
+            if last.issuer != last.subject:
+                missing.append(pem)
+        return missing
+
+    def _certificates(self, key: str, path: str) -> list[bytes]:
+        found = _CERTIFICATE.findall(self._read(key, path))
+        if not found:
+            raise self._wrong(key, f"{path}: there is no certificate in it, in PEM")
+        for number, pem in enumerate(found, 1):
+            try:
+                self._decoded(pem)
+            except ValueError as fault:
+                raise self._wrong(key, f"{path}: certificate {number} in it is damaged: {fault}") from None
+        return found
+
+    def _decoded(self, pem: bytes) -> Certificate:
+        return decode(ssl.PEM_cert_to_DER_cert(pem.decode("ascii")))
+
+    def _password(self) -> bytes:
+        path = self._config.ssl_key_password_file
+        return self._read("ssl-key-password-file", path).partition(b"\n")[0].rstrip(b"\r") if path else b""
+
+    def _read(self, key: str, path: str) -> bytes:
+        try:
+            with open(path, "rb") as file:
+                return file.read(_MOST_FILE)
+        except OSError as fault:
+            raise self._wrong(key, f"{path}: cannot be read: {fault.strerror}") from None
+
+    def _wrong(self, key: str, reason: str) -> ConfigError:
+        return ConfigError(reason, source=self._config.source or "command line", key=key)
+
+
+@contextmanager
+def _at_a_path(data: bytes) -> Iterator[str]:
+    """A path where `data` is, for a library that reads files only. It is nowhere but in memory."""
+    with open(os.memfd_create("stardust"), "w+b", buffering=0) as file:
+        file.write(data)
+        yield f"/proc/self/fd/{file.fileno()}"
+
+
+# ── Contexts ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Session(ssl.SSLObject):
+    """The TLS of one connection. `name` is what the client asked for by SNI, "" for nothing."""
+
+    name = ""
+
+
+class Identity:
+    """A certificate with its key, and the context that presents it. After a ConfigError it is as before.
+
+    `read`: how its files looked when they were read; `told`: how they looked when it was said that they
+    cannot be, None for never.
+    """
+
+    __slots__ = ("_config", "_key_path", "certificate", "context", "path", "read", "told")
+
+    def __init__(self, config: Config, number: int) -> None:
+        self._config = config
+        self.path = config.ssl_cert_file[number]
+        self._key_path = config.ssl_key_file[number] if config.ssl_key_file else self.path
+        self.read = self.look()
+        self.told: Optional[Look] = None
+        pair = _Files(config).pair(self.path, self._key_path)
+        self.context = _context(config)
+        self._put(pair, self.context)
+        self.certificate = pair.certificate
+
+    def look(self) -> Look:
+        """How the files look now."""
+        return _look([self.path, self._key_path])
+
+    def renew(self, look: Look) -> None:
+        """Read the files again, which look so. Connections go on with what they have."""
+        pair = _Files(self._config).pair(self.path, self._key_path)
+        self._put(pair, _empty_context(self._config))
+        # A context has a place for each kind of key, so the old certificate would stay beside the new one.
+        if pair.certificate.kind != self.certificate.kind:
+            self.context = _context(self._config)
+        self._put(pair, self.context)
+        self.certificate = pair.certificate
+        self.read = look
+
+    def expired(self) -> str:
+        """That it is too old, if it is, for the log; else ""."""
+        if self.certificate.expires >= time.time():
+            return ""
+        day = time.strftime("%Y-%m-%d", time.gmtime(self.certificate.expires))
+        return f"{self.path}: the certificate has expired on {day}; clients will refuse it"
+
+    def _put(self, pair: Pair, context: ssl.SSLContext) -> None:
+        asked: list[bool] = []
+
+        def password() -> bytes:
+            asked.append(True)
+            return pair.password
+
+        try:
+            with _at_a_path(pair.chain) as chain, _at_a_path(pair.key) as key:
+                context.load_cert_chain(chain, key, password)
+        # An ssl.SSLError is an OSError; so is what comes of too few descriptors.
+        except (OSError, ValueError) as fault:
+            raise self._refusal(fault, asked=bool(asked)) from None
+
+    def _refusal(self, fault: Exception, *, asked: bool) -> ConfigError:
+        config = self._config
+        reason = getattr(fault, "reason", None) or str(fault)
+        key = "ssl-key-file" if config.ssl_key_file else "ssl-cert-file"
+        if "MISMATCH" in reason or reason == "NO_CERTIFICATE_ASSIGNED":
+            text = f"{self._key_path}: this key does not belong to the certificate in {self.path}"
+        elif asked and config.ssl_key_password_file:
+            key = "ssl-key-password-file"
+            text = f"{config.ssl_key_password_file}: its first line is not the password of {self._key_path}"
+        elif asked:
+            text = f"{self._key_path}: the key is encrypted, and there is no ssl-key-password-file"
+        else:
+            text = f"{self._key_path}: cannot be used for {self.path}: {reason.replace('_', ' ').lower()}"
+        return ConfigError(text, source=config.source or "command line", key=key)
+
+
+class Identities:
+    """All certificates of a generation. ConfigError says which setting and which file is wrong."""
+
+    __slots__ = ("_authorities", "_by_name", "_identities", "_look_at", "_seen")
+
+    def __init__(self, config: Config) -> None:
+        self._identities = [Identity(config, number) for number in range(len(config.ssl_cert_file))]
+        self._authorities = [path for path in (config.ssl_ca_file, config.ssl_client_ca_file) if path]
+        self._seen = _look(self._authorities)
+        self._look_at = 0.0
+        self._by_name: dict[str, Identity] = {}
+        self._name()
+
+    def warnings(self) -> list[str]:
+        """What is not wrong, and still not right."""
+        return [text for text in (each.expired() for each in self._identities) if text]
+
+    def session(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> Session:
+        """The server's side of a new connection, whose bytes come and go by these."""
+        session: Any = self._identities[0].context.wrap_bio(incoming, outgoing, server_side=True)
+        return session  # type: ignore[no-any-return]
+
+    def renew(self, now: float, log: Log) -> None:
+        """Take over files that have changed; but look at them once a second at most.
+
+        What cannot be taken over is tried again and again, and told of once: it may be half of a change, or a
+        shortage of the moment.
+        """
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_AGAIN
+        for each in self._identities:
+            look = each.look()
+            if look == each.read or _UNSEEN in look:
+                continue
+            try:
+                each.renew(look)
+            except ConfigError as fault:
+                if look != each.told:
+                    each.told = look
+                    log.warning(
+                        f"{each.path} or its key has changed, and cannot be taken over: {fault}. What was "
+                        "read before stays in use; a reload reads it with the rights of the server's start"
+                    )
+                continue
+            self._name()
+            log.info(f"{each.path}: new connections get this certificate")
+            if each.expired():
+                log.warning(each.expired())
+        seen = _look(self._authorities)
+        if seen != self._seen and _UNSEEN not in seen:
+            self._seen = seen
+            log.warning(f"{' or '.join(self._authorities)} has changed; a reload takes the authorities over")
+
+    def _name(self) -> None:
+        """Who presents which name: of several certificates with one name, the first."""
+        self._by_name.clear()
+        for each in self._identities:
+            each.context.sslobject_class = Session
+            each.context.sni_callback = self._choose
+            for name in each.certificate.names:
+                self._by_name.setdefault(name, each)
+
+    def _choose(self, session: Any, name: Optional[str], context: ssl.SSLContext) -> None:
+        """Called within a handshake. A server that does not know the name may go on (RFC 6066 3)."""
+        if name:
+            session.name = name
+            wanted = name.lower()
+            # RFC 9525 6.3: a wildcard is the whole leftmost label, and stands for one.
+            chosen = self._by_name.get(wanted) or self._by_name.get("*." + wanted.partition(".")[2])
+            if chosen is not None and chosen.context is not context:
+                session.context = chosen.context
+
+
+def _empty_context(config: Config) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS[config.ssl_min_version]
+    context.options |= _OPTIONS
+    # A client that knows none of these goes on without; what it then speaks, it will see that it is answered
+    # in HTTP/1.1.
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.set_ciphers(config.ssl_ciphers)
+    except ssl.SSLError:
+        reason = "must be a list of ciphers that this OpenSSL knows (openssl-ciphers(1)), not "
+        raise ConfigError(
+            f'{reason}"{config.ssl_ciphers}"', source=config.source or "command line", key="ssl-ciphers"
+        ) from None
+    return context
+
+
+def _context(config: Config) -> ssl.SSLContext:
+    context = _empty_context(config)
+    if config.ssl_verify_mode != "none":
+        context.verify_mode = _VERIFY[config.ssl_verify_mode]
+        context.load_verify_locations(cadata=_Files(config).authorities())
+    return context
+
+
+def be_quiet_about_names() -> None:
+    """A name in SNI that is not ASCII ends its handshake, and has Python write a traceback that nobody can
+    catch: anybody could fill the log. For the whole process; call it once."""
+    show = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        name = unraisable.exc_type is UnicodeDecodeError and isinstance(unraisable.object, bytes)
+        # PyPy stumbles over it once more, where it goes on without the name.
+        if not name and "'servername_str' referenced" not in str(unraisable.exc_value):
+            show(unraisable)
+
+    sys.unraisablehook = hook

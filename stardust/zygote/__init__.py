@@ -1,0 +1,1 @@
+"""The application's own interpreter: loads the application once, and forks workers."""

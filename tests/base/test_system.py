@@ -1,0 +1,144 @@
+"""What zygote and worker ask of Linux. What concerns a whole process is asked of one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from stardust.base import system
+
+PATIENCE = 20.0  # s; far beyond what anything takes
+
+
+def in_a_process(code: str) -> str:
+    """What `code` prints, run by itself with `system` imported and a terminal's worth of standard input."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os, resource, sys\nfrom stardust.base import system\n{code}"],
+        input="typed\n",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+        cwd=os.path.dirname(os.path.dirname(os.path.dirname(system.__file__))),
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("stardust:w3", "stardust:w3"), ("a name that is too long", "a name that is "), ("ü", "?")],
+    ids=["a worker", "cut to 15 bytes", "not ASCII"],
+)
+def test_the_name_of_a_process(name: str, shown: str) -> None:
+    assert in_a_process(
+        f"system.name_process({name!r}, ''); print(open('/proc/self/comm').read()[:-1] + '|')"
+    ) == (f"{shown}|")
+
+
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [("stardust: worker 3", "stardust: worker 3"), ("überlang" * 999, ("überlang" * 999))],
+    ids=["short", "cut to the length of the command line"],
+)
+def test_the_title_of_a_process(title: str, shown: str) -> None:
+    code = f"""
+        argv = sys.orig_argv[:]
+        before = open('/proc/self/cmdline', 'rb').read()
+        system.name_process('x', {title!r})
+        after = open('/proc/self/cmdline', 'rb').read()
+        assert after == {shown!r}.encode()[: len(before) - 1].ljust(len(before), b'\\0'), after
+        assert sys.orig_argv == argv
+        print('fine')
+    """
+    assert in_a_process(textwrap.dedent(code)) == "fine"
+
+
+def test_a_name_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    system.name_process("x", "y")
+
+
+def test_standard_input_ends_at_once() -> None:
+    assert in_a_process("system.point_stdin_at_nothing(); print([sys.stdin.read()])") == "['']"
+
+
+def test_descriptors_up_to_the_hard_limit() -> None:
+    code = """
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        before = [system.raise_descriptor_limit(), system.raise_descriptor_limit()]
+        print(before == [64, hard], resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard))"""
+    assert in_a_process(code.replace("\n        ", "\n")) == "True True"
+
+
+@pytest.mark.parametrize("infinite", [False, True])
+def test_how_many_descriptors_there_may_be(infinite: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    soft = resource.RLIM_INFINITY if infinite else 64
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, resource.RLIM_INFINITY))
+    assert system.descriptor_limit() == (sys.maxsize if infinite else 64)
+
+
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("thawed")
+def test_the_heap_is_frozen() -> None:
+    system.freeze_heap()
+    assert gc.get_freeze_count() > 0
+
+
+def test_a_heap_that_cannot_be_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyPy's."""
+    monkeypatch.delattr(gc, "freeze")
+    system.freeze_heap()
+
+
+def test_epollexclusive_is_the_kernels() -> None:
+    """include/uapi/linux/eventpoll.h. The kernel takes it for a listener, and only when registering."""
+    assert system.EPOLLEXCLUSIVE == select.EPOLLEXCLUSIVE == 1 << 28
+    with socket.create_server(("127.0.0.1", 0)) as listener, select.epoll() as epoll:
+        epoll.register(listener, select.EPOLLIN | system.EPOLLEXCLUSIVE)
+
+
+def test_the_signal_for_stacks_is_a_free_one() -> None:
+    assert signal.SIGRTMIN < system.STACKS_SIGNAL < signal.SIGRTMAX
+
+
+def test_what_the_other_side_has_not_taken() -> None:
+    """Less than was sent while it does not read; nothing when it has read all."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as ours,
+        listener.accept()[0] as theirs,
+    ):
+        assert system.unacknowledged(ours.fileno()) == 0
+        ours.setblocking(False)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += ours.send(bytes(65536))
+        assert 0 < system.unacknowledged(ours.fileno()) < sent
+        theirs.settimeout(20)
+        while sent:
+            sent -= len(theirs.recv(1 << 20))
+        deadline = time.monotonic() + 20
+        while system.unacknowledged(ours.fileno()):
+            assert time.monotonic() < deadline
