@@ -33,7 +33,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from stardust.base.address import ABSTRACT, TCP, UNIX, Address
+from stardust.base.address import ABSTRACT, PATH_BYTES, TCP, UNIX, Address
 from stardust.base.errors import ActivationError, ListenError
 from stardust.base.records import dataclass, replace
 from stardust.settings.table import DEFAULT_ADDRESS, Config, Listen
@@ -53,9 +53,6 @@ NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 # net.core.somaxconn, to which listen(2) cuts a backlog: where it stands, and what it is unless changed.
 SOMAXCONN_FILE = "/proc/sys/net/core/somaxconn"
 SOMAXCONN = 4096
-
-# sun_path has 108 bytes with its final NUL (unix(7)).
-PATH_BYTES = 107
 
 
 class FileId(NamedTuple):
