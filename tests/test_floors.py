@@ -32,6 +32,8 @@ FLOORS = {
     "http1.grammar": 0,
     "base.budget": 1,
     "config.environment": 1,
+    "settings.kinds": 1,
+    "settings.row": 1,
     "settings.table": 1,
     "http1.head": 1,
     "http1.body": 1,

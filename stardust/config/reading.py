@@ -35,8 +35,10 @@ from stardust import __version__
 from stardust.base import address as addresses
 from stardust.base.errors import ConfigError, UsageError
 from stardust.base.records import dataclass
+from stardust.settings import kinds
 from stardust.settings import table as settings
-from stardust.settings.table import Config, Listen, Setting
+from stardust.settings.row import Setting
+from stardust.settings.table import Config, Listen
 
 COMMAND_LINE = "command line"
 
@@ -168,19 +170,19 @@ def _with_switch_values(argv: Sequence[str]) -> list[str]:
     """
     spelled = {}
     for setting in settings.SETTINGS:
-        if setting.kind is settings.SWITCH:
+        if setting.kind is kinds.SWITCH:
             spelled[f"--{setting.key}"] = f"--{setting.key}=1"
             spelled[f"--no-{setting.key}"] = f"--{setting.key}=0"
     pairs = itertools.pairwise([*argv, ""])
     return [word if after in ("0", "1") else spelled.get(word, word) for word, after in pairs]
 
 
-def _flag_value(kind: settings.Kind, texts: list[str]) -> object:
+def _flag_value(kind: kinds.Kind[Any], texts: list[str]) -> object:
     """The TOML value that the texts of one repeated flag stand for; of a plain setting the last counts."""
     if not kind.many:
         return kind.plain(texts[-1])
     values = [kind.plain(text) for text in texts]
-    if kind is not settings.PAIRS:
+    if kind is not kinds.PAIRS:
         return values
     merged: dict[str, object] = {}
     for value in values:
@@ -307,7 +309,7 @@ class _Reading:
             setting = _BY_NAME[name]
             origin = Origin(COMMAND_LINE, None, f"--{setting.key}")
             value = self._value(setting, plain, arguments.directory, origin)
-            if setting.kind is settings.PAIRS:
+            if setting.kind is kinds.PAIRS:
                 self.origins.update({f"{setting.key}.{variable}": origin for variable, _ in value})
                 value = tuple({**dict(self.values.get(name, ())), **dict(value)}.items())
             self.values[name] = value
@@ -321,7 +323,7 @@ class _Reading:
         for name, table in tables.items():
             origin = document.origin(_LISTEN, name)
             if not isinstance(table, dict):
-                self._refuse(origin, f"must be a table, [listen.{settings.toml_key(name)}]")
+                self._refuse(origin, f"must be a table, [listen.{kinds.toml_key(name)}]")
             elif not _LISTENER_NAME.fullmatch(name):
                 self._refuse(origin, 'a name has 1 to 255 printable ASCII characters, and no ":"')
             else:
@@ -375,17 +377,17 @@ def _resolved(setting: Setting, value: Any, base: str, credentials: str) -> Any:
 
     A relative path starts at `base`; `credentials` is the directory of the service's credentials, or "".
     """
-    if setting.kind is settings.PATH and value not in ("", "-"):
-        if value.startswith(settings.CREDENTIAL):
+    if setting.kind is kinds.PATH and value not in ("", "-"):
+        if value.startswith(kinds.CREDENTIAL):
             raise ValueError(_wrong(setting, value, "only a file that is read can be a credential"))
         return _join(base, value)
-    if setting.kind is settings.FILES:
+    if setting.kind is kinds.FILES:
         return tuple(_file(setting, path, base, credentials) for path in value)
-    if setting.kind is settings.FILE and value:
+    if setting.kind is kinds.FILE and value:
         return _file(setting, value, base, credentials)
-    if setting.kind is settings.ADDRESS and value is not None and value.kind == addresses.UNIX:
+    if setting.kind is kinds.ADDRESS and value is not None and value.kind == addresses.UNIX:
         return addresses.parse(_join(base, value.path))
-    if setting.kind is settings.COMMAND and value:
+    if setting.kind is kinds.COMMAND and value:
         found = shutil.which(_join(base, value) if "/" in value else value)
         if found is None:
             raise ValueError(_wrong(setting, value, "there is none"))
@@ -395,9 +397,9 @@ def _resolved(setting: Setting, value: Any, base: str, credentials: str) -> Any:
 
 def _file(setting: Setting, path: str, base: str, credentials: str) -> str:
     """The absolute path of a file that is read: `path` from `base`, or the credential it names."""
-    if not path.startswith(settings.CREDENTIAL):
+    if not path.startswith(kinds.CREDENTIAL):
         return _join(base, path)
-    name = path[len(settings.CREDENTIAL) :]
+    name = path[len(kinds.CREDENTIAL) :]
     if not _CREDENTIAL_NAME.fullmatch(name):
         rule = 'the name of a credential has 1 to 255 printable ASCII characters, and no "/" or ":"'
         raise ValueError(_wrong(setting, path, rule))
@@ -410,7 +412,7 @@ def _file(setting: Setting, path: str, base: str, credentials: str) -> str:
 
 
 def _wrong(setting: Setting, value: str, reason: str) -> str:
-    return f"must be {setting.right()}, not {settings.toml(value)}: {reason}"
+    return f"must be {setting.right()}, not {kinds.toml(value)}: {reason}"
 
 
 def _join(base: str, path: str) -> str:
@@ -507,7 +509,7 @@ def _missing(loaded: Loaded) -> Iterator[ConfigError]:
     config = loaded.config
     if config.chdir and not os.path.isdir(config.chdir):
         yield loaded.origin("chdir").error(
-            f"must be a directory, not {settings.toml(config.chdir)}: there is none"
+            f"must be a directory, not {kinds.toml(config.chdir)}: there is none"
         )
     if config.control_socket:
         try:
@@ -569,7 +571,7 @@ def _unknown_account(origin: Origin, name: str, what: str) -> Iterator[ConfigErr
     try:
         pwd.getpwnam(name) if what == "user" else grp.getgrnam(name)
     except KeyError:
-        yield origin.error(f"there is no {what} {settings.toml(name)} on this machine")
+        yield origin.error(f"there is no {what} {kinds.toml(name)} on this machine")
 
 
 # ── The file ──────────────────────────────────────────────────────────────────────────────────────────
@@ -600,7 +602,7 @@ class Document:
 
     def written(self, value: object, setting: Setting, *path: str) -> object:
         """`value`; of a mode written as 0o660 the text, for the number no longer tells how it was written."""
-        token = self.places[path].token if setting.kind is settings.MODE else ""
+        token = self.places[path].token if setting.kind is kinds.MODE else ""
         return token if token.startswith("0o") else value
 
 
@@ -717,21 +719,21 @@ def printed(loaded: Loaded) -> str:
     lines, tables = [], []
     for setting in settings.SETTINGS:
         value = getattr(config, setting.name)
-        if setting.kind is settings.PAIRS and value:
+        if setting.kind is kinds.PAIRS and value:
             pairs = [_printed(name, text, loaded.origin(f"{setting.key}.{name}")) for name, text in value]
             tables += ["", f"[{setting.key}]", *pairs]
         else:
             lines.append(_printed(setting.key, value, loaded.origin(setting.key), setting.kind))
     for listen in config.listen:
-        tables += ["", f"[{_LISTEN}.{settings.toml_key(listen.name)}]"]
+        tables += ["", f"[{_LISTEN}.{kinds.toml_key(listen.name)}]"]
         for setting in settings.LISTEN_SETTINGS:
             origin = loaded.origin(f"{_LISTEN}.{listen.name}.{setting.key}")
             tables.append(_printed(setting.key, getattr(listen, setting.name), origin, setting.kind))
     return "\n".join([*lines, *tables, ""])
 
 
-def _printed(key: str, value: object, origin: Origin, kind: settings.Kind | None = None) -> str:
-    return f"{settings.toml_key(key)} = {settings.toml(value, kind)}  # {origin}"
+def _printed(key: str, value: object, origin: Origin, kind: kinds.Kind[Any] | None = None) -> str:
+    return f"{kinds.toml_key(key)} = {kinds.toml(value, kind)}  # {origin}"
 
 
 def application_environment(config: Config, base: Mapping[str, str]) -> dict[str, str]:

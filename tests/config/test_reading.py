@@ -23,6 +23,7 @@ from stardust.config.reading import (
     read,
 )
 from stardust.settings import table as settings
+from stardust.settings.kinds import MIB
 from stardust.settings.table import Config, Listen
 
 
@@ -77,7 +78,7 @@ FLAGS = [
     pytest.param("--workers=4", {"max_workers": 4}, id="alias"),
     pytest.param("--max-workers 4 --workers 5", {"max_workers": 5}, id="the last one counts"),
     pytest.param("--timeout=5min", {"timeout": 300.0}, id="duration"),
-    pytest.param("--max-body 2MiB", {"max_body": 2 * settings.MIB}, id="size"),
+    pytest.param("--max-body 2MiB", {"max_body": 2 * MIB}, id="size"),
     pytest.param("--umask 027", {"umask": 0o27}, id="mode is octal"),
     pytest.param("--preload", {"preload": True}, id="switch"),
     pytest.param("--preload=0", {"preload": False}, id="switch with a value"),
