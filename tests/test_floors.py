@@ -31,7 +31,7 @@ FLOORS = {
     "base.records": 0,
     "http1.grammar": 0,
     "base.budget": 1,
-    "config.environment": 1,
+    "config.envfile": 1,
     "settings.kinds": 1,
     "settings.row": 1,
     "settings.table": 1,
@@ -41,6 +41,13 @@ FLOORS = {
     "http1.response": 1,
     "supervisor.idle": 1,
     "supervisor.plan": 1,
+    "config.origins": 2,
+    "config.paths": 2,
+    "config.arguments": 2,
+    "config.document": 2,
+    "config.environment": 2,
+    "config.checks": 2,
+    "config.printing": 2,
     "config.reading": 2,
     "wsgi.input": 2,
     "wsgi.environ": 2,
@@ -100,7 +107,7 @@ LATE = {
     ("zygote.main", "tls.identities"): "with ssl it costs 5 MiB and 10 ms; only for servers that speak TLS",
     ("zygote.main", "worker.secure"): "the same",
     ("cli", "tls.identities"): "the same, in the supervisor; only to check certificates",
-    ("config.reading", "config.environment"): "python-dotenv costs 1 MiB and 15 ms; only for env files",
+    ("config.environment", "config.envfile"): "python-dotenv costs 1 MiB and 15 ms; only for env files",
 }
 EXPENSIVE = ["tls.identities", "worker.secure"]
 

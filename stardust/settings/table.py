@@ -55,6 +55,9 @@ DEFAULT_ADDRESS = Address(addresses.TCP, "127.0.0.1", 5000)
 DEFAULT_PORT = 5000
 """The port that belongs to `--host` without `--port`, as in plackup."""
 
+COMMAND_LINE = "command line"
+"""What an error names as its source if no file is."""
+
 SHORTEST = 0.01
 """The least that a time limit may be: a limit of nothing would end every request."""
 
@@ -717,6 +720,9 @@ SETTINGS = _rows(Config)
 
 LISTEN_SETTINGS = _rows(Listen)
 """Every key of a [listen.NAME] table."""
+
+BY_NAME = {row.name: row for row in SETTINGS}
+"""The rows by the names of their fields."""
 
 
 def needs_restart(old: Config, new: Config) -> tuple[str, ...]:

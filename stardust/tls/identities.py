@@ -34,7 +34,7 @@ from typing import Any, NamedTuple, Optional
 
 from stardust.base.errors import ConfigError
 from stardust.logs.log import Log
-from stardust.settings.table import Config
+from stardust.settings.table import COMMAND_LINE, Config
 
 _LOOK_AGAIN = 1.0  # s; between two looks at the files
 _MOST_FILE = 4 * 1024 * 1024  # bytes; a bundle of all authorities of the web has 200 KiB
@@ -251,7 +251,7 @@ class _Files:
             raise self._wrong(key, f"{path}: cannot be read: {fault.strerror}") from None
 
     def _wrong(self, key: str, reason: str) -> ConfigError:
-        return ConfigError(reason, source=self._config.source or "command line", key=key)
+        return ConfigError(reason, source=self._config.source or COMMAND_LINE, key=key)
 
 
 @contextmanager
@@ -340,7 +340,7 @@ class Identity:
             text = f"{self._key_path}: the key is encrypted, and there is no ssl-key-password-file"
         else:
             text = f"{self._key_path}: cannot be used for {self.path}: {reason.replace('_', ' ').lower()}"
-        return ConfigError(text, source=config.source or "command line", key=key)
+        return ConfigError(text, source=config.source or COMMAND_LINE, key=key)
 
 
 class Identities:
@@ -429,7 +429,7 @@ def _empty_context(config: Config) -> ssl.SSLContext:
     except ssl.SSLError:
         reason = "must be a list of ciphers that this OpenSSL knows (openssl-ciphers(1)), not "
         raise ConfigError(
-            f'{reason}"{config.ssl_ciphers}"', source=config.source or "command line", key="ssl-ciphers"
+            f'{reason}"{config.ssl_ciphers}"', source=config.source or COMMAND_LINE, key="ssl-ciphers"
         ) from None
     return context
 
