@@ -60,6 +60,8 @@ FLOORS = {
     "systemd.store": 3,
     "systemd.activation": 4,
     "systemd.notify": 4,
+    "listeners.choice": 4,
+    "listeners.binding": 4,
     "listeners.listeners": 4,
     "ipc.channel": 4,
     "ipc.handoff": 4,
