@@ -68,6 +68,8 @@ FLOORS = {
     "ipc.scoreboard": 4,
     "logs.logfile": 4,
     "zygote.load": 4,
+    "tls.certificate": 4,
+    "tls.files": 4,
     "tls.identities": 4,
     "worker.admission": 5,
     "worker.complaints": 5,
@@ -152,6 +154,10 @@ CORES = [
     "supervisor.plan",
     "wsgi",
     "logs.accesslog",
+    "config.origins",
+    "config.printing",
+    "listeners.choice",
+    "tls.certificate",
 ]
 PURE_STDLIB = {
     "__future__",
@@ -179,6 +185,9 @@ PURE_STDLIB = {
 PURE_EXCEPTIONS: dict[tuple[str, str], str] = {
     ("logs.accesslog", "time"): "localtime() and strftime() of a time that is given; the clock is never read",
     ("http1.response", "datetime"): "the calendar of a time that is given; the clock is never read",
+    ("tls.certificate", "binascii"): "base64 to bytes",
+    ("tls.certificate", "calendar"): "the calendar of a time that is given; the clock is never read",
+    ("tls.certificate", "time"): "strptime() of a text that is given; the clock is never read",
     ("wsgi.gateway", "io"): "the types of files, to tell a real one from what only looks like it",
     ("wsgi.gateway", "os"): "fstat() of the descriptor behind wsgi.file_wrapper",
     ("wsgi.gateway", "stat"): "reads the mode that fstat() gave",
