@@ -6,10 +6,10 @@
     python tools/manual.py stardustctl.1   > docs/man/stardustctl.1
     python tools/manual.py stardust.catalog > packaging/systemd/stardust.catalog
 
-The results are committed; a test holds them equal to what this module renders. What a setting does is
-said in `settings/table.py` and only there, what an event means in `events.py`. What is said here must change
-together with the flags (`config.py`), the signals (`docs/signals.md`), the exit codes (`errors.py`) and
-`ctl.py`. Pure, but for `main`.
+The results are committed; a test holds them equal to what this module renders. What a setting does is said in
+`settings/table.py` and only there, what an event means in `logs/events.py`. What is said here must change
+together with the flags (`config/arguments.py`), the signals (`docs/signals.md`), the exit codes
+(`base/errors.py`) and `ctl.py`. Pure, but for `main`.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ def _address_flags(found: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
 
 def _unknown_argument(word: str) -> str:
     if not word.startswith("-"):
-        return f"unexpected argument {word}: there is one application"
+        return f"unexpected argument {word}: give one application only"
     flag = word.partition("=")[0]
     known = [f"--{setting.key}" for setting in settings.SETTINGS]
     known += [name for names, _, _ in ADDRESS_FLAGS for name in names]

@@ -30,10 +30,10 @@ def contradictions(loaded: Loaded, app_required: bool) -> Iterator[ConfigError]:
         yield loaded.origin("min-reqs-per-child").error(reason)
     if not config.trusted_proxies:
         if config.proxy_hops:
-            reason = "must be 0, or trusted-proxies name the last of the proxies"
+            reason = "needs trusted-proxies: name the last of the proxies there"
             yield loaded.origin("proxy-hops").error(reason)
         for key in _proxy_protocol_keys(config):
-            reason = "must be off, or trusted-proxies name those who begin with a PROXY header"
+            reason = "needs trusted-proxies: name the proxies there that send a PROXY header"
             yield loaded.origin(key).error(reason)
     yield from _tls_contradictions(loaded)
     seen: dict[addresses.Address, str] = {}
@@ -42,7 +42,7 @@ def contradictions(loaded: Loaded, app_required: bool) -> Iterator[ConfigError]:
         if listen.address is not None and (listen.address.kind != addresses.TCP or listen.address.port):
             first = seen.setdefault(listen.address, listen.name)
             if first != listen.name:
-                reason = f"{listen.address} is the address of {LISTEN}.{first} already"
+                reason = f"{listen.address} is already the address of {LISTEN}.{first}"
                 yield loaded.origin(f"{LISTEN}.{listen.name}.address").error(reason)
 
 
@@ -60,18 +60,18 @@ def _tls_contradictions(loaded: Loaded) -> Iterator[ConfigError]:
     if wanted and not certificates:
         yield loaded.origin(wanted).error("needs ssl-cert-file: there is no TLS without a certificate")
     if keys and keys != certificates:
-        reason = f"must be {certificates} files, one for each ssl-cert-file in its order, not {keys}"
+        reason = f"must be {certificates} files, one for each ssl-cert-file in the same order, not {keys}"
         yield loaded.origin("ssl-key-file").error(reason)
     if config.ssl_verify_mode != "none" and not (config.ssl_client_ca_file or config.ssl_ca_file):
-        reason = "needs ssl-client-ca-file or ssl-ca-file: the authorities that certificates must come from"
+        reason = "needs ssl-client-ca-file or ssl-ca-file: the authorities that issue client certificates"
         yield loaded.origin("ssl-verify-mode").error(reason)
     if config.ssl_verify_mode == "none" and config.ssl_client_ca_file:
-        reason = 'has no effect with ssl-verify-mode = "none"; must be "optional" or "required" there'
+        reason = 'has no effect while ssl-verify-mode is "none"; set that to "optional" or "required"'
         yield loaded.origin("ssl-client-ca-file").error(reason)
     # Whoever has said "ssl = false" knows. Whoever has said nothing believes that this is encrypted.
     if certificates and not wanted and not any(key in loaded.origins for key in _switches_of_tls(config)):
         yield loaded.origin("ssl-cert-file").error(
-            "has no effect: ssl is off. It must be true, here or in the [listen] tables that are to speak TLS"
+            "has no effect while ssl is off; set ssl = true, here or in a [listen.NAME] table"
         )
 
 
@@ -93,19 +93,23 @@ def _switches_of_tls(config: Config) -> Iterator[str]:
 def _listen_contradictions(loaded: Loaded, listen: Listen) -> Iterator[ConfigError]:
     address, prefix = listen.address, f"{LISTEN}.{listen.name}."
     if address is not None and ":" in address.host and not loaded.config.ipv6:
-        yield loaded.origin(prefix + "address").error(f"{address} is an IPv6 address, and ipv6 is off")
+        yield loaded.origin(prefix + "address").error(f"{address} is an IPv6 address, but ipv6 is off")
     if address is None or address.kind != addresses.UNIX:
         where = "a socket from systemd (see SocketMode= of its unit)" if address is None else str(address)
         for key in ("mode", "owner", "group"):
             if getattr(listen, key) not in (None, ""):
-                yield loaded.origin(prefix + key).error(f"belongs to a UNIX socket's path, not to {where}")
+                yield loaded.origin(prefix + key).error(
+                    f"applies to the path of a UNIX socket, not to {where}"
+                )
 
 
 def missing(loaded: Loaded) -> Iterator[ConfigError]:
     """What the settings name and this machine does not have."""
     config = loaded.config
     if config.chdir and not os.path.isdir(config.chdir):
-        yield loaded.origin("chdir").error(f"must be a directory, not {toml(config.chdir)}: there is none")
+        yield loaded.origin("chdir").error(
+            f"must be a directory, not {toml(config.chdir)}: there is no such directory"
+        )
     if config.control_socket:
         try:
             addresses.parse(config.control_socket)
@@ -126,7 +130,7 @@ def missing(loaded: Loaded) -> Iterator[ConfigError]:
 
 
 def _bad_tls_files(loaded: Loaded) -> Iterator[ConfigError]:
-    """Files that cannot be read, and keys that others can. What is in them, only `tls.py` knows."""
+    """Files that cannot be read, and keys that others can. What is in them, only `tls` knows."""
     config = loaded.config
     password, authorities = config.ssl_key_password_file, config.ssl_ca_file
     for key, paths, secret in (
@@ -155,7 +159,7 @@ def _unfit(path: str, secret: bool) -> str:
     except OSError as error:
         return f"cannot be read: {os.strerror(error.errno or 0)}"
     if secret and mode & _NOT_FOR_SECRETS:
-        return f"others may use this secret: its mode must be 0600, or 0640 for a group, not {mode:04o}"
+        return f"others may use this secret: change its mode from {mode:04o} to 0600, or to 0640 for a group"
     return ""
 
 

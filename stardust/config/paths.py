@@ -33,7 +33,7 @@ def resolved(setting: Setting, value: Any, base: str, credentials: str) -> Any:
     if setting.kind is kinds.COMMAND and value:
         found = shutil.which(joined(base, value) if "/" in value else value)
         if found is None:
-            raise ValueError(_wrong(setting, value, "there is none"))
+            raise ValueError(_wrong(setting, value, "there is no such file"))
         return os.path.join(base, found)
     return value
 
@@ -44,13 +44,13 @@ def _file(setting: Setting, path: str, base: str, credentials: str) -> str:
         return joined(base, path)
     name = path[len(kinds.CREDENTIAL) :]
     if not _CREDENTIAL_NAME.fullmatch(name):
-        rule = 'the name of a credential has 1 to 255 printable ASCII characters, and no "/" or ":"'
+        rule = 'the name must have 1 to 255 printable ASCII characters, none of them "/" or ":"'
         raise ValueError(_wrong(setting, path, rule))
     found = os.path.join(credentials, name)
     if credentials and os.path.isfile(found):
         return found
-    missing = f"there is no {found}" if credentials else "only the service has credentials"
-    rule = f"{missing}; its unit must be started with LoadCredential={name}:PATH"
+    missing = f"there is no {found}" if credentials else "only a service has credentials"
+    rule = f"{missing}; start its unit with LoadCredential={name}:PATH"
     raise ValueError(_wrong(setting, path, rule))
 
 

@@ -105,14 +105,16 @@ class _Reading:
 
     def _listen_tables(self, tables: object, document: Document) -> None:
         if not isinstance(tables, dict):
-            self._refuse(document.origin(LISTEN), "must be tables, [listen.NAME], one for each listener")
+            self._refuse(document.origin(LISTEN), "must be a table [listen.NAME] for each listener")
             return
         for name, table in tables.items():
             origin = document.origin(LISTEN, name)
             if not isinstance(table, dict):
                 self._refuse(origin, f"must be a table, [listen.{kinds.toml_key(name)}]")
             elif not _LISTENER_NAME.fullmatch(name):
-                self._refuse(origin, 'a name has 1 to 255 printable ASCII characters, and no ":"')
+                self._refuse(
+                    origin, 'the name must have 1 to 255 printable ASCII characters, none of them ":"'
+                )
             else:
                 self._listen_table(name, table, document)
 
@@ -128,7 +130,7 @@ class _Reading:
                 )
             elif key in _BY_KEY:
                 self._refuse(
-                    origin, "no key of a listener; settings of the server stand above the first table"
+                    origin, "not a key of a listener; move settings of the server above the first table"
                 )
             else:
                 self._refuse(origin, "unknown key" + nearest(key, _LISTEN_BY_KEY))

@@ -137,7 +137,9 @@ def bind_path(
     temporary = f"{path}.{os.getpid():x}"
     try:
         if len(os.fsencode(temporary)) > PATH_BYTES:
-            raise ListenError(f"{path}: too long; with a temporary ending it may have {PATH_BYTES} bytes")
+            raise ListenError(
+                f"{path}: too long; {PATH_BYTES} bytes are the limit, a temporary ending included"
+            )
         _refuse_unless_stale(path)
         if _refuse_unless_stale(temporary):
             os.unlink(temporary)
@@ -184,9 +186,12 @@ def permissions(table: Listen) -> tuple[int, int, int]:
     mode = DEFAULT_MODE if table.mode is None else table.mode
     try:
         uid = _number(table.owner, lambda name: pwd.getpwnam(name).pw_uid)
+    except KeyError:
+        raise ListenError(f'{table.address}: there is no user "{table.owner}" on this machine') from None
+    try:
         gid = _number(table.group, lambda name: grp.getgrnam(name).gr_gid)
-    except KeyError as error:
-        raise ListenError(f"{table.address}: {error.args[0]}") from error
+    except KeyError:
+        raise ListenError(f'{table.address}: there is no group "{table.group}" on this machine') from None
     return mode, uid, gid
 
 
@@ -213,7 +218,7 @@ def _refuse_unless_stale(path: str) -> bool:
     except FileNotFoundError:
         return False
     if not stat.S_ISSOCK(kind):
-        raise ListenError(f"{path}: exists and is no socket; it is left as it is")
+        raise ListenError(f"{path}: exists and is not a socket; it stays as it is")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(path)
@@ -223,7 +228,7 @@ def _refuse_unless_stale(path: str) -> bool:
             pass  # its backlog is full: very much alive
         except OSError as error:
             raise ListenError(
-                f"{path}: cannot tell whether somebody listens there: {_strerror(error)}"
+                f"{path}: cannot tell whether another process listens there: {_strerror(error)}"
             ) from error
     raise ListenError(f"{path}: another process listens there")
 

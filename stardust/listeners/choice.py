@@ -82,7 +82,7 @@ def _own(
         names = ", ".join(f'"{name}"' for name, _ in inherited) or "none"
         raise ActivationError(
             f"[listen.{table.name}] has no address, and systemd handed over no descriptor of that name "
-            f"(it handed over: {names}): give it an address, or start the .socket unit that has "
+            f"(it handed over: {names}); set its address, or start the .socket unit with "
             f"FileDescriptorName={table.name}"
         )
     for position, (_, address) in enumerate(bound):
@@ -98,10 +98,10 @@ def _refuse_leftovers(tables: Sequence[Listen], inherited: Sequence[tuple[str, A
             continue
         near = difflib.get_close_matches(name, names, n=1)
         known = ", ".join(f"[listen.{known}]" for known in names)
-        hint = f'did you mean "{near[0]}"? ' if near else ""
+        hint = f'; did you mean "{near[0]}"?' if near else ""
         raise ActivationError(
-            f'systemd handed over descriptor "{name}" ({address}), but the configuration has only {known}: '
-            f"{hint}add [listen.{name}], or set FileDescriptorName= in the .socket unit to one of these names"
+            f'systemd handed over descriptor "{name}" ({address}), but the configuration has only '
+            f"{known}; add [listen.{name}], or change FileDescriptorName= of the .socket unit{hint}"
         )
 
 

@@ -119,7 +119,7 @@ def _read_bytes(value: object) -> int:
         return _read_count(value)
     size = _quantity(value, _SIZE_UNITS)
     if size != int(size):
-        raise ValueError("it is no whole number of bytes")
+        raise ValueError("it is not a whole number of bytes")
     return int(size)
 
 
@@ -130,7 +130,7 @@ def _quantity(text: str, units: Mapping[str, float]) -> float:
         raise ValueError
     number, unit = match.groups()
     if unit and unit not in units:
-        raise ValueError(f'"{unit}" is none of {", ".join(units)}')
+        raise ValueError(f'unknown unit "{unit}"; use one of {", ".join(units)}')
     # Dividing by a whole number is exact where multiplying by 0.001 is not: 300ms is 0.3.
     return float(number) / 1000 if unit == "ms" else float(number) * (units[unit] if unit else 1)
 
@@ -171,7 +171,7 @@ def _read_pairs(value: object) -> tuple[tuple[str, str], ...]:
 def _variable_name(name: str) -> str:
     # environ(7): "name=value". A name with "=" or without a character cannot be told from its value.
     if name == "" or "=" in name:
-        raise ValueError(f'"{name}" is no name of a variable')
+        raise ValueError(f'"{name}" cannot be the name of a variable')
     return _read_text(name)
 
 
@@ -206,9 +206,9 @@ def _read_headers(value: object) -> tuple[str, ...]:
     names = tuple(name.lower() for name in _read_texts(value))
     for name in names:
         if name not in FORWARDED_HEADERS:
-            raise ValueError(f'"{name}" is none of them')
+            raise ValueError(f'"{name}" is not one of them')
     if FORWARDED in names and len(names) > 1:
-        raise ValueError("two that say the same could contradict each other")
+        raise ValueError(f'remove "{FORWARDED}" or the others, which could contradict it')
     return names
 
 

@@ -98,7 +98,7 @@ USAGE_ERRORS = [
     pytest.param("--daemonize", "unknown flag --daemonize", id="nothing near"),
     pytest.param("--lissen :80", "unknown flag --lissen; did you mean --listen?", id="nearest address flag"),
     pytest.param("-x", "unknown flag -x", id="short"),
-    pytest.param("one two", "unexpected argument two: there is one application", id="two applications"),
+    pytest.param("one two", "unexpected argument two: give one application only", id="two applications"),
     pytest.param("--app one two", "the application is given twice, by --app and as two", id="twice"),
     pytest.param("--timeout", "argument --timeout: expected one argument", id="no value"),
     pytest.param("--environment A", "argument --environment: must be NAME=VALUE, not A", id="no pair"),

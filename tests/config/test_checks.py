@@ -12,12 +12,12 @@ from tests.config.given import config, from_file, loaded, refusal
 FLAG_VALUE_ERRORS = [
     pytest.param(
         "-l :80 -p 80 app",
-        ["command line: --listen: :80 is the address of listen.listen-1 already"],
+        ["command line: --listen: :80 is already the address of listen.listen-1"],
         id="one address, two listeners",
     ),
     pytest.param(
         "--no-ipv6 -l [::1]:80 app",
-        ["command line: --listen: [::1]:80 is an IPv6 address, and ipv6 is off"],
+        ["command line: --listen: [::1]:80 is an IPv6 address, but ipv6 is off"],
         id="IPv6 switched off",
     ),
     pytest.param(
@@ -28,14 +28,14 @@ FLAG_VALUE_ERRORS = [
     pytest.param(
         "--proxy-protocol app",
         [
-            "command line: --proxy-protocol: must be off, or trusted-proxies name those who begin with a "
+            "command line: --proxy-protocol: needs trusted-proxies: name the proxies there that send a "
             "PROXY header"
         ],
         id="L14-PROXY headers of nobody",
     ),
     pytest.param(
         "--proxy-hops 2 app",
-        ["command line: --proxy-hops: must be 0, or trusted-proxies name the last of the proxies"],
+        ["command line: --proxy-hops: needs trusted-proxies: name the last of the proxies there"],
         id="L14-hops of nobody",
     ),
     pytest.param(
@@ -82,14 +82,14 @@ def test_what_only_looks_like_a_contradiction(argv: str) -> None:
 FILE_ERRORS = [
     pytest.param(
         "\n[listen.a]\naddress = ':80'\nmode = '0660'",
-        ["app.toml:4: listen.a.mode: belongs to a UNIX socket's path, not to :80"],
+        ["app.toml:4: listen.a.mode: applies to the path of a UNIX socket, not to :80"],
         id="mode of a TCP listener",
     ),
     pytest.param(
         "[listen.a]\nowner = 'root'",
         [
-            "app.toml:2: listen.a.owner: belongs to a UNIX socket's path, not to a socket from systemd (see "
-            "SocketMode= of its unit)"
+            "app.toml:2: listen.a.owner: applies to the path of a UNIX socket, not to a socket from systemd "
+            "(see SocketMode= of its unit)"
         ],
         id="owner of a socket from systemd",
     ),
@@ -100,12 +100,12 @@ FILE_ERRORS = [
     ),
     pytest.param(
         "[listen.a]\naddress = '@x'\n[listen.b]\naddress = '@x'",
-        ["app.toml:4: listen.b.address: @x is the address of listen.a already"],
+        ["app.toml:4: listen.b.address: @x is already the address of listen.a"],
         id="one address, two listeners",
     ),
     pytest.param(
         "chdir = '/nowhere'",
-        ['app.toml:1: chdir: must be a directory, not "/nowhere": there is none'],
+        ['app.toml:1: chdir: must be a directory, not "/nowhere": there is no such directory'],
         id="chdir",
     ),
     pytest.param(
@@ -121,8 +121,8 @@ FILE_ERRORS = [
     pytest.param(
         '[listen.http]\naddress = ":1"\nproxy-protocol = true\n',
         [
-            "app.toml:3: listen.http.proxy-protocol: must be off, or trusted-proxies name those who begin "
-            "with a PROXY header"
+            "app.toml:3: listen.http.proxy-protocol: needs trusted-proxies: name the proxies there that "
+            "send a PROXY header"
         ],
         id="L14-PROXY headers of nobody",
     ),
@@ -164,14 +164,14 @@ TLS_WRONG = [
     ),
     pytest.param(
         "ssl = true\nssl-cert-file = ['a.crt', 'b.crt']\nssl-key-file = 'a.key'",
-        ["app.toml:4: ssl-key-file: must be 2 files, one for each ssl-cert-file in its order, not 1"],
+        ["app.toml:4: ssl-key-file: must be 2 files, one for each ssl-cert-file in the same order, not 1"],
         id="a key too few",
     ),
     pytest.param(
         A,
         [
-            "app.toml:2: ssl-cert-file: has no effect: ssl is off. It must be true, here or in the [listen] "
-            "tables that are to speak TLS"
+            "app.toml:2: ssl-cert-file: has no effect while ssl is off; set ssl = true, here or in a "
+            "[listen.NAME] table"
         ],
         id="nobody speaks TLS",
     ),
@@ -179,15 +179,15 @@ TLS_WRONG = [
         f"{A}ssl = true\nssl-verify-mode = 'optional'",
         [
             "app.toml:5: ssl-verify-mode: needs ssl-client-ca-file or ssl-ca-file: the authorities that "
-            "certificates must come from"
+            "issue client certificates"
         ],
         id="no authorities",
     ),
     pytest.param(
         f"{A}ssl = true\nssl-client-ca-file = 'ca.crt'",
         [
-            'app.toml:5: ssl-client-ca-file: has no effect with ssl-verify-mode = "none"; must be "optional" '
-            'or "required" there'
+            'app.toml:5: ssl-client-ca-file: has no effect while ssl-verify-mode is "none"; set that to '
+            '"optional" or "required"'
         ],
         id="authorities for nothing",
     ),
@@ -266,7 +266,7 @@ def test_a_key_that_its_group_may_read_is_fine(pems: Path, mode: int, keyed: boo
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o620, 0o660, 0o602, 0o601])
 def test_a_key_that_others_may_use_is_refused(pems: Path, mode: int) -> None:
     (pems.parent / "a.key").chmod(mode)
-    rule = f"others may use this secret: its mode must be 0600, or 0640 for a group, not {mode:04o}"
+    rule = f"others may use this secret: change its mode from {mode:04o} to 0600, or to 0640 for a group"
     assert refusal(pems, f"app = 'a'\nssl = true\n{A}") == [f"app.toml:4: ssl-key-file: a.key: {rule}"]
     (pems.parent / "a.crt").chmod(mode)
     whole = f"app = 'a'\nssl = true\n{A.splitlines()[0]}"

@@ -56,7 +56,7 @@ FILE_ERRORS = [
         "python = '/nowhere'",
         [
             "app.toml:1: python: must be an executable file (a path, or a name to look up on PATH), not "
-            '"/nowhere": there is none'
+            '"/nowhere": there is no such file'
         ],
         id="python",
     ),
@@ -108,22 +108,22 @@ def test_a_key_may_be_a_credential(file: Path, credentials: Path) -> None:
 FILE_IS = 'must be a file or a list of files (a path, or "credential:NAME"), not '
 
 
-NAME_IS = 'the name of a credential has 1 to 255 printable ASCII characters, and no "/" or ":"'
+NAME_IS = 'the name must have 1 to 255 printable ASCII characters, none of them "/" or ":"'
 
 
 NO_CREDENTIALS = [
     pytest.param(
         "env-file = 'credential:app.env'",
         "",
-        f'env-file: {FILE_IS}"credential:app.env": only the service has credentials; '
-        "its unit must be started with LoadCredential=app.env:PATH",
+        f'env-file: {FILE_IS}"credential:app.env": only a service has credentials; '
+        "start its unit with LoadCredential=app.env:PATH",
         id="outside of a service",
     ),
     pytest.param(
         "env-file = ['credential:app.evn']",
         "/nowhere",
         f'env-file: {FILE_IS}"credential:app.evn": there is no /nowhere/app.evn; '
-        "its unit must be started with LoadCredential=app.evn:PATH",
+        "start its unit with LoadCredential=app.evn:PATH",
         id="the unit passes none of this name",
     ),
     *(

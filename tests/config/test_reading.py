@@ -45,7 +45,7 @@ FLAG_VALUE_ERRORS = [
         [
             "command line: --forwarded-headers: must be some of x-forwarded-for, x-forwarded-proto, "
             'x-forwarded-host, x-forwarded-port, x-forwarded-prefix, or "forwarded" alone, not '
-            '["x-real-ip"]: "x-real-ip" is none of them'
+            '["x-real-ip"]: "x-real-ip" is not one of them'
         ],
         id="L14-a field that is none",
     ),
@@ -54,7 +54,7 @@ FLAG_VALUE_ERRORS = [
         [
             "command line: --forwarded-headers: must be some of x-forwarded-for, x-forwarded-proto, "
             'x-forwarded-host, x-forwarded-port, x-forwarded-prefix, or "forwarded" alone, not '
-            '["x-forwarded-for", "forwarded"]: two that say the same could contradict each other'
+            '["x-forwarded-for", "forwarded"]: remove "forwarded" or the others, which could contradict it'
         ],
         id="L14-both families",
     ),
@@ -136,14 +136,14 @@ FILE_ERRORS = [
     pytest.param(
         "[listen.a]\nthreads = 3",
         [
-            "app.toml:2: listen.a.threads: no key of a listener; settings of the server stand above the "
+            "app.toml:2: listen.a.threads: not a key of a listener; move settings of the server above the "
             "first table"
         ],
         id="a setting below a table's header",
     ),
     pytest.param(
         "listen = ':80'",
-        ["app.toml:1: listen: must be tables, [listen.NAME], one for each listener"],
+        ["app.toml:1: listen: must be a table [listen.NAME] for each listener"],
         id="listen",
     ),
     pytest.param(
@@ -154,7 +154,7 @@ FILE_ERRORS = [
     ),
     pytest.param(
         "[listen.'a:b']",
-        ['app.toml:1: listen.a:b: a name has 1 to 255 printable ASCII characters, and no ":"'],
+        ['app.toml:1: listen.a:b: the name must have 1 to 255 printable ASCII characters, none of them ":"'],
         id="systemd.socket(5), FileDescriptorName=",
     ),
     pytest.param(

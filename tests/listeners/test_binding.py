@@ -177,7 +177,7 @@ def test_unix_live_with_a_full_backlog_is_refused(path: str) -> None:
 def test_unix_datagram_socket_is_refused(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(path)
-        assert "cannot tell whether somebody listens there" in failure(at(path))
+        assert "cannot tell whether another process listens there" in failure(at(path))
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
@@ -190,7 +190,7 @@ def test_unix_what_is_no_socket_stays(path: str, kind: str) -> None:
     else:
         place.symlink_to("elsewhere")
     before = os.lstat(path)
-    assert failure(at(path)) == f"[listen.http] {path}: exists and is no socket; it is left as it is"
+    assert failure(at(path)) == f"[listen.http] {path}: exists and is not a socket; it stays as it is"
     assert os.lstat(path) == before
 
 
@@ -240,12 +240,12 @@ def test_a_missing_directory(tmp_path: Path) -> None:
 
 def test_a_path_without_room_for_its_temporary_name(tmp_path: Path) -> None:
     path = f"{tmp_path}/".ljust(107, "x")
-    assert "too long; with a temporary ending it may have 107 bytes" in failure(at(path))
+    assert "too long; 107 bytes are the limit, a temporary ending included" in failure(at(path))
 
 
 def test_an_unknown_owner(path: str) -> None:
     table = Listen(name="http", address=parse(path), owner="no-such-user")
-    assert "no-such-user" in failure(table)
+    assert failure(table) == f'[listen.http] {path}: there is no user "no-such-user" on this machine'
     assert not os.path.lexists(path)
 
 

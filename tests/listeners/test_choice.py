@@ -69,8 +69,8 @@ def test_match_refuses_a_descriptor_without_a_table() -> None:
         match([HTTP, ADMIN], [("htpp", A)], [])
     assert str(caught.value) == (
         'systemd handed over descriptor "htpp" (127.0.0.1:8000), but the configuration has only '
-        '[listen.http], [listen.admin]: did you mean "http"? add [listen.htpp], or set FileDescriptorName= '
-        "in the .socket unit to one of these names"
+        "[listen.http], [listen.admin]; add [listen.htpp], or change FileDescriptorName= of the .socket unit"
+        '; did you mean "http"?'
     )
 
 
@@ -79,7 +79,7 @@ def test_match_refuses_a_table_with_neither_address_nor_descriptor() -> None:
         match([FROM_SYSTEMD, ADMIN], [("admin", A)], [])
     assert str(caught.value) == (
         "[listen.http] has no address, and systemd handed over no descriptor of that name (it handed over: "
-        '"admin"): give it an address, or start the .socket unit that has FileDescriptorName=http'
+        '"admin"); set its address, or start the .socket unit with FileDescriptorName=http'
     )
 
 

@@ -60,9 +60,9 @@ WRONG = [
     ("timeout", float("nan"), "not nan"),
     ("timeout", True, "not true"),
     ("timeout", "soon", 'not "soon"'),
-    ("timeout", "5 weeks", '"weeks" is none of ms, s, min, h'),
-    ("max-body", "1.5B", "it is no whole number of bytes"),
-    ("max-body", "1mb", '"mb" is none of B, kB, MB, GB, KiB, MiB, GiB'),
+    ("timeout", "5 weeks", 'unknown unit "weeks"; use one of ms, s, min, h'),
+    ("max-body", "1.5B", "it is not a whole number of bytes"),
+    ("max-body", "1mb", 'unknown unit "mb"; use one of B, kB, MB, GB, KiB, MiB, GiB'),
     ("max-request-line", 1, "must be a size from 64 to 1MiB"),
     ("preload", 1, "must be true or false, not 1"),
     ("preload", "yes", 'must be true or false, not "yes"'),
@@ -78,8 +78,8 @@ WRONG = [
     ("env-file", {}, 'must be a file or a list of files (a path, or "credential:NAME"), not {}'),
     ("environment", "A=x", 'must be a table of texts by name, not "A=x"'),
     ("environment", {"A": []}, "must be a table of texts by name, not { A = [] }"),
-    ("environment", {"A=B": ""}, '"A=B" is no name of a variable'),
-    ("environment", {"": ""}, '"" is no name of a variable'),
+    ("environment", {"A=B": ""}, '"A=B" cannot be the name of a variable'),
+    ("environment", {"": ""}, '"" cannot be the name of a variable'),
 ]
 
 
