@@ -18,6 +18,7 @@ import json
 import os
 import socket
 
+from stardust.base import system
 from stardust.base.errors import ControlError, ListenError
 from stardust.control import trust
 from stardust.listeners import listeners as listener
@@ -39,7 +40,7 @@ class Client:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        system.setsockopt(sock, socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._socket = sock
         self._received = b""
         self._commanded = False
@@ -134,7 +135,7 @@ class Control:
         directory = os.path.dirname(path)
         try:
             if directory:
-                os.mkdir(directory, 0o755)
+                system.mkdir(directory, 0o755)
         except FileExistsError:
             pass
         except OSError as error:
@@ -151,13 +152,13 @@ class Control:
     def accept(self) -> Client | None:
         """The next client, None if none waits. ControlError: one was refused, told so, and cut off."""
         try:
-            sock, _ = self._socket.accept()
+            sock, _ = system.accept(self._socket)
         except (BlockingIOError, ConnectionAbortedError):
             return None
         except OSError as error:
             raise ControlError(f"control socket {self.path}: cannot accept: {error.strerror}") from error
         client = Client(sock)
-        reason = trust.refusal(trust.peer(sock), pid=os.getpid(), uid=os.geteuid(), parent=trust.parent)
+        reason = trust.refusal(trust.peer(sock), pid=os.getpid(), uid=os.geteuid(), parent=system.parent)
         if reason:
             client.finish(False, reason)
             client.close()

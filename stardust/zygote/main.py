@@ -88,8 +88,8 @@ def _attend(channel: Channel, heritage: Inheritance) -> int:
         elif order.kind == "reap":
             _reap(channel, order)
         elif order.kind == "reopen" and heritage.log_descriptor is not None:
-            os.dup2(order.descriptors[0], heritage.log_descriptor, inheritable=False)
-            os.close(order.descriptors[0])
+            system.dup2(order.descriptors[0], heritage.log_descriptor, inheritable=False)
+            system.close(order.descriptors[0])
 
 
 def _fork(channel: Channel, order: Message) -> bool:
@@ -98,7 +98,7 @@ def _fork(channel: Channel, order: Message) -> bool:
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        pid = os.fork()
+        pid = system.fork()
     except OSError as fault:
         channel.send("fork-failed", {"worker": number, "reason": fault.strerror})
         pid = -1
@@ -107,7 +107,7 @@ def _fork(channel: Channel, order: Message) -> bool:
     if pid > 0:
         channel.send("forked", {"worker": number, "pid": pid})
     for descriptor in order.descriptors:
-        os.close(descriptor)
+        system.close(descriptor)
     return False
 
 
@@ -115,7 +115,7 @@ def _reap(channel: Channel, order: Message) -> None:
     """Wait for that very process: the application may have children of its own."""
     pid = order.content["pid"]
     try:
-        _, status = os.waitpid(pid, 0)
+        _, status = system.waitpid(pid, 0)
     except ChildProcessError:
         status = 0  # the application ignores SIGCHLD, so the kernel has reaped it
     channel.send("exited", {"worker": order.content["worker"], "status": status})
@@ -155,7 +155,7 @@ def _inheritance(order: Message) -> Inheritance:
 
 
 def _listener(descriptor: int) -> socket.socket:
-    sock = socket.socket(fileno=descriptor)
+    sock = system.new_socket(fileno=descriptor)
     sock.setblocking(False)
     return sock
 
@@ -193,12 +193,12 @@ def _become(config: Config) -> None:
         if config.umask is not None:
             os.umask(config.umask)
         if config.chdir:
-            os.chdir(config.chdir)
+            system.chdir(config.chdir)
     except (OSError, KeyError) as fault:
         raise AppLoadError(f"cannot prepare the application's process: {fault}") from None
     system.point_stdin_at_nothing()
     system.raise_descriptor_limit()
-    sys.path[:0] = [*config.pythonpath, os.getcwd()]
+    sys.path[:0] = [*config.pythonpath, system.getcwd()]
 
 
 def _change_identity(config: Config) -> None:
@@ -209,10 +209,10 @@ def _change_identity(config: Config) -> None:
     else:
         gid = account.pw_gid if account is not None else os.getgid()
     if account is not None:
-        os.initgroups(account.pw_name, gid)
-    os.setgid(gid)
+        system.initgroups(account.pw_name, gid)
+    system.setgid(gid)
     if account is not None:
-        os.setuid(account.pw_uid)
+        system.setuid(account.pw_uid)
         os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
 
 

@@ -69,8 +69,33 @@ def test_a_name_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError("read-only")
 
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(system, "open_descriptor", refuse)
     system.name_process("x", "y")
+
+
+def test_parent() -> None:
+    assert system.parent(os.getpid()) == os.getppid()
+
+
+def test_parent_of_a_process_with_an_odd_name() -> None:
+    program = (
+        "import sys\n"
+        "with open('/proc/self/comm', 'w') as comm: comm.write(') S 1 (x')\n"
+        "print(flush=True)\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"\n"
+        assert system.parent(child.pid) == os.getpid()
+        child.communicate()
+
+
+def test_parent_of_nobody() -> None:
+    with pytest.raises(OSError, match="No such file"):
+        system.parent(0)
 
 
 def test_standard_input_ends_at_once() -> None:
@@ -89,7 +114,7 @@ def test_descriptors_up_to_the_hard_limit() -> None:
 @pytest.mark.parametrize("infinite", [False, True])
 def test_how_many_descriptors_there_may_be(infinite: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     soft = resource.RLIM_INFINITY if infinite else 64
-    monkeypatch.setattr(resource, "getrlimit", lambda which: (soft, resource.RLIM_INFINITY))
+    monkeypatch.setattr(system, "getrlimit", lambda which: (soft, resource.RLIM_INFINITY))
     assert system.descriptor_limit() == (sys.maxsize if infinite else 64)
 
 
