@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -13,6 +14,8 @@ from stardust.base import system
 from stardust.base.address import TCP, Address
 from stardust.base.errors import ControlError
 from stardust.control.server import Client
+from stardust.ipc import messages
+from stardust.ipc.channel import Channel, pair
 from stardust.ipc.handoff import Link, Passage
 from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs import journal
@@ -180,4 +183,22 @@ def test_a_client_that_is_reset() -> None:
         with pytest.raises(ControlError, match="the client left: Connection reset by peer"):
             client.receive()
     client.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "raised"),
+    [(errno.EPIPE, None), (errno.EAGAIN, None), (errno.EMSGSIZE, "Message too long")],
+    ids=errno.errorcode.get,
+)
+def test_a_message_that_cannot_go(fault: int, raised: str | None) -> None:
+    near, far = pair()
+    ours, theirs = Channel(near, messages.SUPERVISOR_OF_WORKER), Channel(far, messages.WORKER)
+    expected = contextlib.nullcontext() if raised is None else pytest.raises(OSError, match=raised)
+    with failing(1, fault, only=["sendmsg"]) as faults, expected:
+        assert not ours.send(messages.Ping())
+    assert faults.raised == "sendmsg"
+    assert ours.send(messages.Ping())
+    assert theirs.receive() == messages.Ping()
+    ours.close()
     theirs.close()

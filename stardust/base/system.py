@@ -114,16 +114,16 @@ def sendmsg(
 
 def recvmsg(
     sock: socket.SocketType, size: int, descriptors: int, flags: int = 0
-) -> tuple[bytes, list[int], int]:
-    """Up to `size` bytes, some `descriptors` that came with them, and the flags MSG_TRUNC and MSG_CTRUNC if
-    there were more. The descriptors are the caller's now, and closed on exec. recvmsg(2)."""
+) -> tuple[bytes, list[int], bool]:
+    """Up to `size` bytes, up to so many `descriptors` that came with them, and whether that is all of the
+    message. The descriptors are the caller's now, and closed on exec. recvmsg(2)."""
     room = socket.CMSG_SPACE(descriptors * _DESCRIPTOR_BYTES)
     data, ancillary, found, _ = sock.recvmsg(size, room, flags | _CLOSE_ON_EXEC)
     numbers = array.array("i")
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             numbers.frombytes(content[: len(content) - len(content) % _DESCRIPTOR_BYTES])
-    return data, numbers.tolist(), found
+    return data, numbers.tolist(), not found & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
 
 def is_listening(sock: socket.SocketType) -> bool:

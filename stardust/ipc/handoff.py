@@ -115,9 +115,9 @@ class Link:
         """
         # Without a free descriptor the kernel would drop the connection (unix(7)), not keep it for later.
         system.close(system.dup(self._reader.fileno()))
-        data, descriptors, flags = system.recvmsg(self._reader, _MOST_BYTES, 1, socket.MSG_DONTWAIT)
+        data, descriptors, whole = system.recvmsg(self._reader, _MOST_BYTES, 1, socket.MSG_DONTWAIT)
         try:
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if not whole:
                 raise HandoffError("a message is too long, or more than one descriptor came with it")
             if data == _NUDGE and not descriptors:
                 return None

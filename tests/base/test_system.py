@@ -38,7 +38,7 @@ NOT_YET = tuple(
     f"stardust/{name}"
     for name in (
         *("config/", "listeners/", "supervisor/", "tls/", "worker/"),
-        *("base/signals.py", "cli.py", "ipc/channel.py", "ipc/messages.py"),
+        *("base/signals.py", "cli.py"),
     )
 )
 
