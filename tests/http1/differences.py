@@ -71,7 +71,7 @@ ROWS = (
     Row(
         "F3",
         "a coding before chunked, as in `gzip, chunked`",
-        r"taken: Transfer-Encoding beyond chunked: .*",
+        r"taken: Transfer-Encoding has a coding other than chunked: .*",
         LLHTTP,
         "501: WSGI has no way to tell the application of the coding",
         get(b"Transfer-Encoding: gzip, chunked", line=b"POST / HTTP/1.1", body=b"0\r\n\r\n"),
@@ -111,7 +111,7 @@ ROWS = (
     Row(
         "F5",
         "a blank after the size of a chunk, or anything but tokens in an extension",
-        r"taken: chunked: no chunk size where one is due",
+        r"taken: chunked: expected a chunk size",
         H11,
         "not in the grammar of RFC 9112 7.1",
         chunked(b"5 \r\nhello\r\n0\r\n\r\n"),
@@ -119,7 +119,7 @@ ROWS = (
     Row(
         "F5",
         "a chunk size of more than 16 digits",
-        r"taken: chunked: no chunk size where one is due",
+        r"taken: chunked: expected a chunk size",
         LLHTTP,
         "64 bits hold no more; endless leading zeros cost time",
         chunked(b"00000000000000005\r\nhello\r\n0\r\n\r\n"),
@@ -175,7 +175,7 @@ ROWS = (
     Row(
         "L1",
         "lines that end with LF alone",
-        r"taken: (CR or LF that is no CRLF|chunked: line ends without CRLF)",
+        r"taken: (CR or LF that is not part of CRLF|chunked: line ends without CRLF)",
         H11,
         "RFC 9112 2.2 leaves it open; two servers that disagree about the end of a line disagree about where "
         "the next request begins (CVE-2019-16785, CVE-2025-22871)",
@@ -184,7 +184,7 @@ ROWS = (
     Row(
         "L1",
         "a request line of HTTP/0.9 that ends with LF",
-        r"taken: CR or LF that is no CRLF",
+        r"taken: CR or LF that is not part of CRLF",
         LLHTTP,
         "L1 and L4",
         b"GET /\nHost: a\r\n\r\n",
@@ -208,7 +208,7 @@ ROWS = (
     Row(
         "L4",
         "versions other than HTTP/1.0 and HTTP/1.1",
-        r"taken: HTTP/[0-9]\.[0-9]: HTTP/1\.0 and HTTP/1\.1 are spoken here",
+        r"taken: HTTP/[0-9]\.[0-9]: only HTTP/1\.0 and HTTP/1\.1 are supported",
         BOTH,
         "505: their framing may differ",
         get(line=b"GET / HTTP/2.0"),
@@ -229,7 +229,14 @@ ROWS = (
         "RFC 9112 3.2: other servers route them elsewhere",
         get(line=b"GET * HTTP/1.1"),
     ),
-    Row("L5", "CONNECT", r"taken: CONNECT: this is no proxy", H11, "501", get(line=b"CONNECT a:80 HTTP/1.1")),
+    Row(
+        "L5",
+        "CONNECT",
+        r"taken: CONNECT: this is not a proxy",
+        H11,
+        "501",
+        get(line=b"CONNECT a:80 HTTP/1.1"),
+    ),
     Row(
         "L6",
         "folded lines",
