@@ -14,6 +14,7 @@ from stardust.config import reading as configs
 from stardust.config.reading import Action, Arguments, Loaded
 from stardust.control import address as control_address
 from stardust.control.server import Control
+from stardust.ipc import messages
 from stardust.ipc.channel import Channel, pair
 from stardust.ipc.scoreboard import Scoreboard
 from stardust.listeners.keeper import Keeper
@@ -121,7 +122,7 @@ def _serve_alone(config: Config, listeners: list[Listener], notifier: Notifier, 
     generation.open_request_log(log)
     ours, theirs = pair()
     message = generation.first_message(Scoreboard.create(), log.sink, ())
-    Channel(ours).send("generation", *message)
+    Channel(ours, messages.SUPERVISOR_OF_ZYGOTE).send(message)
     ours.set_inheritable(True)  # the other end would read end of file if nobody held this one
     environ = configs.application_environment(config, os.environ)
     for each in generation.listeners:
