@@ -45,7 +45,7 @@ def paragraph(setting: Setting) -> str:
     if setting.text:
         sentences.append(setting.text)
     if not setting.reload:
-        sentences.append("A reload does not take a new value over; a restart does.")
+        sentences.append("A restart applies a new value, a reload does not.")
     return " ".join(sentences)
 
 
