@@ -64,7 +64,7 @@ class Files:
         key_setting = "ssl-key-file" if self._config.ssl_key_file else "ssl-cert-file"
         key = self._read(key_setting, key_path)
         if _KEY not in key:
-            raise self._wrong(key_setting, f"{key_path}: there is no private key in it, in PEM")
+            raise self._wrong(key_setting, f"{key_path}: it contains no private key in PEM")
         return Pair(chain[0], b"\n".join([*parts, b""]), key, self._password())
 
     def authorities(self) -> str:
@@ -89,7 +89,7 @@ class Files:
     def _certificates(self, key: str, path: str) -> list[bytes]:
         found = pems(self._read(key, path))
         if not found:
-            raise self._wrong(key, f"{path}: there is no certificate in it, in PEM")
+            raise self._wrong(key, f"{path}: it contains no certificate in PEM")
         for number, pem in enumerate(found, 1):
             try:
                 read(pem)

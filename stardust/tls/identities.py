@@ -187,7 +187,7 @@ class Identities:
         seen = look_at(self._authorities)
         if seen != self._seen and UNSEEN not in seen:
             self._seen = seen
-            log.warning(f"{' or '.join(self._authorities)} has changed; a reload takes the authorities over")
+            log.warning(f"{' or '.join(self._authorities)} has changed; reload to use the new authorities")
 
     def _name(self) -> None:
         """Who presents which name: of several certificates with one name, the first."""

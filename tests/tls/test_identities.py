@@ -253,4 +253,4 @@ class TestRenewal:
         file.write_bytes(realm.middle.certificate.read_bytes())
         for now in (100.0, 200.0):
             identities.renew(now, log)
-        assert log.lines == [f"warning: {file} has changed; a reload takes the authorities over"]
+        assert log.lines == [f"warning: {file} has changed; reload to use the new authorities"]
