@@ -80,7 +80,7 @@ def seal(descriptor: int) -> None:
 
 def read_file(path: str, most: int = -1) -> bytes:
     """What is in a file, its first `most` bytes, -1 for all. open(2), read(2)."""
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb") as file:
         return file.read(most)
 
 
@@ -168,8 +168,8 @@ _PARENT, _ARG_START, _ARG_END = 1, 45, 46
 
 
 def parent(pid: int) -> int:
-    """The parent of a process, 0 if it has none in this namespace. Raises OSError, and ValueError for a text
-    that /proc does not have."""
+    """The parent of a process, 0 for none that this one can see. Raises OSError or ValueError if that cannot
+    be read."""
     try:
         return int(_status(str(pid))[_PARENT])
     except IndexError:
