@@ -6,12 +6,12 @@ import argparse
 import difflib
 import enum
 import itertools
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stardust import __version__
+from stardust.base import system
 from stardust.base.errors import UsageError
 from stardust.base.records import dataclass
 from stardust.config.paths import joined
@@ -57,7 +57,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         raise UsageError(str(error)) from None
     if unknown:
         raise UsageError(_unknown_argument(unknown[0]))
-    directory = os.getcwd()
+    directory = system.getcwd()
     values = {
         name: _flag_value(BY_NAME[name].kind, texts)
         for name, texts in vars(found).items()

@@ -5,10 +5,10 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from stardust.base import system
 from stardust.base.errors import ConfigError
 from stardust.settings.table import COMMAND_LINE, Config
 from stardust.tls.certificate import Certificate, pems, read
@@ -40,7 +40,7 @@ def look_at(paths: Sequence[str]) -> Look:
 
 def _status(path: str) -> object:
     try:
-        found = os.stat(path)
+        found = system.stat(path)
     except PermissionError:
         return UNSEEN
     except OSError as fault:
@@ -103,8 +103,7 @@ class Files:
 
     def _read(self, key: str, path: str) -> bytes:
         try:
-            with open(path, "rb") as file:
-                return file.read(_MOST_FILE)
+            return system.read_file(path, _MOST_FILE)
         except OSError as fault:
             raise self._wrong(key, f"{path}: cannot be read: {fault.strerror}") from None
 
