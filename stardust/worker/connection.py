@@ -23,17 +23,13 @@ from stardust.http1.head import Head
 from stardust.ipc.handoff import MOST_DATA
 from stardust.worker.admission import Peer
 from stardust.worker.deadlines import Waiting
+from stardust.worker.life import READING, SENDING
 from stardust.worker.outbox import Outbox
 from stardust.worker.pace import RESPONSE_GRACE, Pace
 from stardust.worker.stream import Stream
 from stardust.wsgi.environ import Environ
 from stardust.wsgi.gateway import Exchange
 from stardust.wsgi.input import Spool
-
-GREETING, READING, SERVING, SENDING, LINGERING = range(5)
-"""What a connection is about: what comes before HTTP is not over; a head or a body is to come; the
-application has it; a response is to be sent to a slow reader; the response that ends it was sent, and what
-the client still sends is ignored."""
 
 _RST = b"\x01\0\0\0\0\0\0\0"  # struct linger { on = 1, seconds = 0 }: close(2) resets the connection
 
@@ -61,14 +57,16 @@ class Connection:
     `queue`: where it waits for its deadline; `raw`: what came of a request while its body is incomplete, None
     when that became too much to be handed over; `note`: what went wrong, for the access log; `pace`: of the
     body or response that is on its way, None while nobody looks at it; `left_first`: bytes that the client
-    had not taken when the response was complete; `counted`: the peer that it is counted for, "" for
-    nobody; `told`: whether its heads tell of another client, because its peer is a trusted proxy."""
+    had not taken when the response was complete; `counted`: the peer that it is counted for, "" for nobody;
+    `by_proxy`: whether its heads tell of another client, because its peer is a trusted proxy; `stage`: see
+    life.py."""
 
     __slots__ = (
         "began",
         "body",
         "budget",
         "buffer",
+        "by_proxy",
         "consumed",
         "content",
         "counted",
@@ -97,7 +95,6 @@ class Connection:
         "socket",
         "spool",
         "stage",
-        "told",
     )
 
     def __init__(
@@ -110,6 +107,7 @@ class Connection:
         patience: float,
         least_rate: int = 0,
         budget: Budget = UNLIMITED,
+        stage: int = READING,
     ) -> None:
         self.socket = sock
         self.number = number  # the descriptor
@@ -118,14 +116,14 @@ class Connection:
         self.patience = patience  # s; how long one send may make no progress
         self.least_rate = least_rate  # bytes a second that it must take meanwhile, on average; 0: any
         self.budget = budget  # of memory for what waits
-        self.stage = READING
+        self.stage = stage
         self.greetings: Sequence[Greeting] = ()
         self.buffer: Union[bytes, bytearray] = b""
         self.raw: Union[bytes, bytearray, None] = None
         self.searched = 0
         self.requests = 0
         self.introduce(environ)
-        self.told = False
+        self.by_proxy = False
         self.label = b""  # the peer and the request, for the scoreboard
         self.began = 0.0
         self.interest = 0
@@ -240,8 +238,8 @@ class Connection:
             except OSError as fault:
                 raise ClientGone(str(fault)) from None
 
-    def next_request(self) -> None:
-        """Forget the request that is done; what came behind it stays in `buffer`."""
+    def reset(self) -> None:
+        """Forget the request that is done, and wait for the next; what came behind it stays in `buffer`."""
         self.stage = READING
         self.head = self.body = self.raw = self.spool = self.content = self.exchange = None
         self.searched = 0

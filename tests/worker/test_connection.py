@@ -14,7 +14,8 @@ import pytest
 
 from stardust.base.address import Address
 from stardust.base.errors import ClientGone
-from stardust.worker.connection import READING, SENDING, Connection
+from stardust.worker.connection import Connection
+from stardust.worker.life import READING, SENDING
 from stardust.wsgi.input import Spool
 
 PATIENCE = 20.0  # s; far beyond what anything takes
@@ -146,7 +147,7 @@ def test_the_next_request_finds_nothing_of_the_last(pair: Pair) -> None:
     connection.stage, connection.buffer, connection.searched = SENDING, b"GET", 3
     connection.began, connection.note, connection.spool, connection.requests = 5.0, "note", Spool(), 1
     connection.spool.close()
-    connection.next_request()
+    connection.reset()
     left: object = (
         connection.stage,
         connection.began,
