@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from stardust.base import system
 from stardust.base.errors import ControlError
 from stardust.control import trust
 
@@ -31,9 +32,9 @@ def connect(paths: Sequence[str], server: int | None = None) -> socket.socket:
     the user of the application, who may have put a socket of its own there.
     """
     for path in paths:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = system.new_socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.connect(path)
+            system.connect(sock, path)
         except OSError as error:
             sock.close()
             if error.errno not in ABSENT:
@@ -80,7 +81,7 @@ def ask(
         except ConnectionResetError:
             pass  # an end like any other
     if answer is None:
-        raise ControlError("the server left without an answer")
+        raise ControlError("the server closed the connection without an answer")
     return answer
 
 
@@ -88,9 +89,9 @@ def _message(line: bytes) -> dict[str, object]:
     try:
         message = json.loads(line)
     except ValueError as error:
-        raise ControlError("the server left in the middle of its answer, or is none of ours") from error
+        raise ControlError("the server's answer is incomplete, or not from stardust") from error
     if not isinstance(message, dict):
-        raise ControlError("the server's answer is no JSON object")
+        raise ControlError("the server's answer is not a JSON object")
     return message
 
 

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from stardust.base import system
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel, pair
 
@@ -86,9 +87,9 @@ def open_pidfd(pid: int, zygote: int) -> int | None:
 
 
 def _parent(pid: int) -> int:
-    """The parent of a process, 0 if it has none that we can know: proc(5), /proc/pid/stat, field 4."""
+    """The parent of a process, 0 if it has none that we can know."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        return system.parent(pid)
     except OSError:
         return 0
 

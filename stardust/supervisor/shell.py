@@ -24,7 +24,8 @@ from stardust.base.errors import ChannelError, Exit, StardustError
 from stardust.base.records import dataclass
 from stardust.base.system import STACKS_SIGNAL
 from stardust.config import reading as configs
-from stardust.config.reading import Arguments
+from stardust.config.arguments import Arguments
+from stardust.config.environment import application_environment
 from stardust.control.server import Control
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel, pair
@@ -590,7 +591,7 @@ class Supervisor:
             self._warn_of_idle_timeout(generation)
             self._warn_of_backlog(generation)
             generation.open_request_log(self.log)
-            environ = configs.application_environment(config, self.given.environ)
+            environ = application_environment(config, self.given.environ)
             generation.pid, channel = processes.start_zygote(generation.interpreter, environ)
         except StardustError as fault:
             self.see(plan.Failed(number, str(fault), "", Exit(fault.exit)))

@@ -30,6 +30,7 @@ from collections.abc import Callable
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple, Optional
 
+from stardust.base import system
 from stardust.base.errors import AppLoadError
 
 DEFAULT_NAMES = ("application", "app")
@@ -96,7 +97,7 @@ def _application(reference: Reference) -> Callable[..., Any]:
 
 
 def _import(name: str) -> ModuleType:
-    here = os.getcwd()
+    here = system.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
     try:
@@ -117,7 +118,7 @@ def _import_file(place: str) -> ModuleType:
     directory, base = os.path.split(path)
     name = os.path.splitext(base)[0]
     if name in sys.modules:
-        raise AppLoadError(f"{path} would hide the module {name}, which is in use; rename the file")
+        raise AppLoadError(f"{path} would hide the module {name}, which is already loaded; rename the file")
     if directory not in sys.path[:1]:
         sys.path.insert(0, directory)
     # Named, the loader takes files of any suffix: .wsgi is a usual one.

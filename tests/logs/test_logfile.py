@@ -110,7 +110,9 @@ class TestRegularFile:
         self, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write = os.write
-        monkeypatch.setattr("stardust.logs.logfile.os.write", lambda number, data: write(number, data[:3]))
+        monkeypatch.setattr(
+            "stardust.logs.logfile.system.write", lambda number, data: write(number, data[:3])
+        )
         file = LogFile(opened(tmp_path / "log"), log)
         file.add("one two three")
         file.close()
@@ -128,7 +130,7 @@ def test_p8_a_full_disk_is_reported_once_and_what_it_cost_afterwards(
     assert file.dropped == 10
     said = reports.read()
     assert said.count("\n") == 1
-    assert "access log: cannot be written, lines are lost: No space left on device" in said
+    assert "access log: cannot write, lines are lost: No space left on device" in said
     file.reopened(opened(tmp_path / "log"))
     file.add("three")
     file.flush()

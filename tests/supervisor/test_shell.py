@@ -24,6 +24,7 @@ import pytest
 from stardust.base import system
 from stardust.base.errors import Exit
 from stardust.config import reading as configs
+from stardust.config.arguments import parse_arguments
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel, pair
 from stardust.listeners import listeners as listener
@@ -76,7 +77,7 @@ class Stage:
         self.zygotes: list[Channel[messages.ToZygote, messages.FromZygote]] = []
         self.workers: dict[int, FakeWorker] = {}
         monkeypatch.setattr(processes, "start_zygote", self._start_zygote)
-        arguments = configs.parse_arguments(["--config", str(directory / "stardust.toml")])
+        arguments = parse_arguments(["--config", str(directory / "stardust.toml")])
         self.log_descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.supervisor = Supervisor(
             Surroundings(
