@@ -5,6 +5,7 @@ The rules, each a test below:
 
 - a module imports only from lower floors, and lower steps of its floor (a pair: floor, step); or from its own
   folder as long as no cycle arises;
+- nobody reaches into another module, for what begins with an underscore;
 - no import hides inside a function; what is loaded on demand (LATE) has its reason, and its edges count;
 - what is large and not needed is not loaded, by whomever (NEEDLESS);
 - supervisor and worker never reach each other, http1 reaches no wsgi, stardustctl reaches no server code;
@@ -15,6 +16,7 @@ The rules, each a test below:
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -214,6 +216,9 @@ PURE_EXCEPTIONS: dict[tuple[str, str], str] = {
     ("wsgi.input", "tempfile"): "the unlinked file a large body goes to",
 }
 
+# What Python itself begins with an underscore, though it is documented, or has no other name.
+PRIVATE_IN_PYTHON = {"_accept", "_exit", "_getframe", "_replace"}
+
 # Imported by the application's interpreter: it may be older than the server's and has none of its packages.
 APP_SIDE = ["base", "logs", "ipc", "settings", "http1", "wsgi", "tls", "worker", "zygote"]
 OLDEST = (3, 9)
@@ -328,6 +333,16 @@ def test_imports_only_from_lower_floors(module: str) -> None:
         assert floor(name) < floor(module) or (sibling and floor(name) == floor(module)), (
             f"{module} (floor {FLOORS[module]}) imports {name} (floor {FLOORS[name]})"
         )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nobody_reaches_into_another(module: str) -> None:
+    """What begins with an underscore belongs to its module."""
+    own = {node.name for node in ast.walk(TREES[module]) if isinstance(node, ast.FunctionDef)}
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+            mine = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            assert mine or node.attr in own | PRIVATE_IN_PYTHON, f"{FILES[module]}:{node.lineno}"
 
 
 @pytest.mark.parametrize("module", MODULES)

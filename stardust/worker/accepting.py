@@ -22,14 +22,14 @@ BEGINNING, PAUSED, LEAVING, BUSY, SHORTAGE = "beginning", "paused", "leaving", "
 
 class Accepting:
     """`on`: whether newcomers are watched for; `reasons`: why not; `sources`: the descriptors that bring
-    them; `again`: when a shortage is to be over."""
+    them; `resume_at`: when a shortage is to be over."""
 
-    __slots__ = ("_epoll", "_telling", "again", "on", "reasons", "sources")
+    __slots__ = ("_epoll", "_telling", "on", "reasons", "resume_at", "sources")
 
     def __init__(self, epoll: select.epoll, clock: Clock, telling: Telling) -> None:
         self._epoll = epoll
         self._telling = telling
-        self.again = Alarm(clock)
+        self.resume_at = Alarm(clock)
         self.on = False
         self.reasons = {BEGINNING}
         self.sources: list[int] = []
@@ -55,7 +55,7 @@ class Accepting:
             "warning", "shortage", f"takes no connections for {_SHORTAGE_LASTS:g} s: {why}"
         )
         self.stop(SHORTAGE)
-        self.again.within(_SHORTAGE_LASTS)
+        self.resume_at.within(_SHORTAGE_LASTS)
 
     def step_back(self, descriptor: int) -> None:
         """Let siblings be woken first: the kernel asks those who wait at a source in order of arrival."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 from stardust.base.errors import ProtocolError
 from stardust.http1 import body as bodies
 from stardust.http1.head import Head
-from stardust.ipc.handoff import MOST_DATA
 from stardust.settings.table import Config
 from stardust.worker.book import OUT_OF_DESCRIPTORS, Book
-from stardust.worker.connection import Connection
+from stardust.worker.connection import Connection, Incoming
 from stardust.worker.pace import BODY_GRACE
 from stardust.worker.telling import Telling
 from stardust.wsgi.input import Spool
@@ -34,10 +33,9 @@ class Bodies:
         Raises ProtocolError if it is too large; ClientGone if the client waits for a word, and does not get
         it.
         """
-        connection.body = bodies.reader(head, self._most)
-        connection.spool = Spool(budget=self._book.budget, relieve=self._book.relieve)
-        buffer = connection.buffer
-        connection.raw = buffer if len(buffer) <= MOST_DATA else None
+        reader, buffer = bodies.reader(head, self._most), connection.buffer
+        spool = Spool(budget=self._book.budget, relieve=self._book.relieve)
+        connection.body = Incoming(reader, spool, buffer)
         rest, connection.buffer = bytes(buffer[consumed:]), b""
         if head.expects_continue and not rest:
             connection.send(CONTINUE)
@@ -48,18 +46,17 @@ class Bodies:
 
         Raises ProtocolError for what is no body, is too large, or cannot be kept.
         """
-        body, spool = connection.body, connection.spool
+        body = connection.body
         assert body is not None
-        assert spool is not None
         book = self._book
         try:
-            consumed = body.feed(data, spool.write)
-            if not body.complete:
+            consumed = body.reader.feed(data, body.spool.write)
+            if not body.reader.complete:
                 book.wait(connection, book.reading_bodies)
                 if connection.pace is None:
                     book.begin_pace(connection, self._least_rate, BODY_GRACE)
                 return False
-            connection.content = spool.finish()
+            connection.content = body.spool.finish()
         except OSError as fault:
             self._telling.complain("error", "spool", f"cannot keep a request's body: {fault}")
             if fault.errno in OUT_OF_DESCRIPTORS:

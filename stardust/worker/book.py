@@ -19,7 +19,7 @@ from itertools import islice
 from stardust.base import system
 from stardust.base.budget import Budget
 from stardust.settings.table import Config
-from stardust.worker.admission import Admission, capacity
+from stardust.worker.admission import Admission, Peer, capacity
 from stardust.worker.clock import Clock
 from stardust.worker.connection import Connection
 from stardust.worker.deadlines import Waiting
@@ -42,6 +42,7 @@ class Book:
 
     __slots__ = (
         "_clock",
+        "_counted",
         "_epoll",
         "admission",
         "budget",
@@ -67,6 +68,7 @@ class Book:
         self.empty_since = clock.now
         self.most = capacity(config.max_connections, system.descriptor_limit())
         self.admission = Admission(config.max_connections_per_peer)
+        self._counted: dict[int, Peer] = {}  # who is counted for whom, by descriptor
         self.budget = Budget(config.max_buffer_memory)
 
         # "fresh" and "heads" differ in what happens at their end: nobody is told of a request never begun.
@@ -120,11 +122,20 @@ class Book:
                 pass  # the application has closed it: `stardust.socket` lets it
             connection.interest = 0
 
-    def begin_pace(self, connection: Connection, rate: int, grace: float) -> None:
+    def count(self, connection: Connection, host: str) -> None:
+        """It is one of that peer's."""
+        peer = self.admission.enter(host)
+        if peer != "":
+            self._counted[connection.number] = peer
+
+    def is_counted(self, connection: Connection) -> bool:
+        return connection.number in self._counted
+
+    def begin_pace(self, connection: Connection, rate: int, grace: float, left: int = 0) -> None:
         """From now on look, now and then, whether it is fast enough: at whole seconds, all at once."""
         if rate:
             now = self._clock.now
-            connection.pace = Pace(rate, grace, now)
+            connection.pace = Pace(rate, grace, now, left)
             self.paced.add(connection, math.ceil(now))
             self._clock.wake_by(self.paced.next())
 
@@ -161,8 +172,8 @@ class Book:
             self.unwatch(connection)
         if connection.pace is not None:
             self.end_pace(connection)
-        if connection.counted != "":
-            self.admission.leave(connection.counted)
+        if self._counted and connection.number in self._counted:
+            self.admission.leave(self._counted.pop(connection.number))
         del self.connections[connection.number]
         self.empty_since = self._clock.now
         connection.stage = CLOSED

@@ -26,7 +26,7 @@ from stardust.settings.table import Config
 from stardust.worker.accepting import Accepting
 from stardust.worker.book import OUT_OF_DESCRIPTORS, Book
 from stardust.worker.clock import Clock
-from stardust.worker.connection import Connection, Greeting
+from stardust.worker.connection import Connection, Greeting, Terms
 from stardust.worker.life import GREETING, READING
 from stardust.worker.serving import Serving
 from stardust.worker.standing import Standing
@@ -57,7 +57,6 @@ class Entrance:
     __slots__ = (
         "_accepting",
         "_base",
-        "_bases",
         "_book",
         "_clock",
         "_config",
@@ -70,6 +69,7 @@ class Entrance:
         "_some_proxies",
         "_standing",
         "_telling",
+        "_terms",
         "doors",
         "ways",
     )
@@ -109,9 +109,9 @@ class Entrance:
             errors=sys.stderr,
             file_wrapper=FileWrapper,
         )
-        self._bases: dict[Address, Environ] = {}  # what holds for the connections of a listener
+        self._terms: dict[Address, tuple[Terms, Environ]] = {}  # what its connections share, by listener
         for descriptor, door in self.doors.items():
-            self._bases[door.address] = environs.listener(self._base, door.address, self._host)
+            self._terms[door.address] = self._shared_at(door.address)
             # As numbers: each look at `family` would make a name of it, which takes as long as accept(2).
             kind = int(door.socket.family), int(socket.SOCK_STREAM), door.socket.proto
             self.add(descriptor, partial(self._accept, descriptor, door, kind))
@@ -214,25 +214,24 @@ class Entrance:
         stage: int = READING,
     ) -> Connection:
         """A connection of this worker from now on."""
-        base = self._bases.get(listener)
-        if base is None:  # of another generation, which a reload has left without it
-            base = environs.listener(self._base, listener, self._host)
-        environ = environs.connection(base, host, port)
-        config, book = self._config, self._book
-        connection = Connection(
-            sock,
-            number,
+        known = self._terms.get(listener)
+        # If not, it is of another generation, which a reload has left without it.
+        terms, base = self._shared_at(listener) if known is None else known
+        connection = Connection(sock, number, terms, environs.connection(base, host, port), stage)
+        connection.by_proxy = self._some_proxies and host in self._proxies
+        self._book.connections[number] = connection
+        return connection
+
+    def _shared_at(self, listener: Address) -> tuple[Terms, Environ]:
+        config = self._config
+        terms = Terms(
             listener,
-            environ,
             config.max_response_buffer,
             config.timeout,
             config.min_response_rate,
-            book.budget,
-            stage,
+            self._book.budget,
         )
-        connection.by_proxy = self._some_proxies and host in self._proxies
-        book.connections[number] = connection
-        return connection
+        return terms, environs.listener(self._base, listener, self._host)
 
     # --- greeting, admitting, turning away ---------------------------------------------------------------
 
@@ -276,7 +275,7 @@ class Entrance:
         """Count a new connection for its peer, or turn it away: when it comes, and one of a trusted proxy,
         which has those of all its clients, when that has told whose it is."""
         admission = self._book.admission
-        if not admission.most or connection.by_proxy or connection.counted != "":
+        if not admission.most or connection.by_proxy or self._book.is_counted(connection):
             return True
         host = connection.environ["REMOTE_ADDR"]
         if admission.full(host):
@@ -286,5 +285,5 @@ class Entrance:
             else:
                 self._serving.endings.show_out(connection)
             return False
-        connection.counted = admission.enter(host)
+        self._book.count(connection, host)
         return True

@@ -68,13 +68,13 @@ class Loop:
         self.epoll = epoll = select.epoll()
         self.standing = standing = Standing()
         self.clock = clock = Clock()
-        self.offer = offer = Alarm(clock)
+        self.give_at = give_at = Alarm(clock)
         self.telling = telling = Telling(log, access_log, clock)
         self.book = book = Book(config, epoll, clock)
         self.accepting = accepting = Accepting(epoll, clock, telling)
         self.threads = threads = None
         if config.threads > 1:
-            shared = None if link is None else offer
+            shared = None if link is None else give_at
             self.threads = threads = Threads(config, app, slot, clock, book, accepting, shared)
         proxies = Peers(config.trusted_proxies)
         self.serving = serving = Serving(
@@ -99,7 +99,7 @@ class Loop:
             link, shelf, surroundings, clock, telling, book, accepting, serving, entrance, overdue
         )
         self.parting = Parting(
-            config, surroundings, clock, standing, book, accepting, serving, entrance, siblings, offer
+            config, surroundings, clock, standing, book, accepting, serving, entrance, siblings, give_at
         )
         self.relief = Relief(epoll, clock, standing, book, serving, entrance, siblings)
         self.guard: Optional[Guard] = None
@@ -135,7 +135,7 @@ class Loop:
         self.slot.idle(0, 0, clock.tick())
         self.accepting.resume(BEGINNING)
         poll, connections, reactions = self.epoll.poll, self.book.connections, self._reactions()
-        serving, siblings, let_in = self.serving, self.siblings, self.entrance.let_in
+        serving, siblings = self.serving, self.siblings
         ready, balance, ways, watched = serving.ready, siblings.balance, self.entrance.ways, self.watched
         while not (standing.leaving and parting.drained()):
             wait = 0.0 if ready else clock.wake_at - clock.now
@@ -154,16 +154,21 @@ class Loop:
                     watched[descriptor]()
             if ready:
                 serving.serve()
-            for descriptor in entered:
-                let_in(descriptor)
-                if ready:
-                    serving.serve()
+            if entered:
+                self._let_in(entered)
             if looked >= clock.wake_at:
                 self.sweep(looked)
             if standing.due:
                 parting.hand_over()
             if self.telling.access_log is not None:
                 self.telling.write()
+
+    def _let_in(self, entered: Sequence[int]) -> None:
+        """Take whom the kernel has announced at these descriptors, and serve them."""
+        for descriptor in entered:
+            self.entrance.let_in(descriptor)
+            if self.serving.ready:
+                self.serving.serve()
 
     def _reactions(self) -> Sequence[Reaction]:
         """What is done when something has come for a connection, or there is room to send, by its stage."""
@@ -180,13 +185,13 @@ class Loop:
         """Act on every deadline that has passed at `moment`, and find the next one."""
         standing, accepting = self.standing, self.accepting
         self.overdue.act(moment)
-        if accepting.again.rings(moment):
+        if accepting.resume_at.rings(moment):
             accepting.resume(SHORTAGE)
-        if self.offer.rings(moment):
+        if self.give_at.rings(moment):
             self.parting.offer()
         self.telling.catch_up(moment)
         self.clock.wake_at = min(
-            *(self.book.next(), self.telling.next(), accepting.again.at, self.offer.at),
+            *(self.book.next(), self.telling.next(), accepting.resume_at.at, self.give_at.at),
             standing.leave_by if standing.leaving else FOREVER,
         )
 

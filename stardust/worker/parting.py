@@ -22,15 +22,15 @@ _GIVE_AGAIN = 0.01  # s; until connections that could not be given away are offe
 
 
 class Parting:
-    """`offer` rings when connections are to be offered to siblings again."""
+    """`give_at` rings when connections are to be offered to siblings again."""
 
     __slots__ = (
         "_accepting",
         "_book",
         "_clock",
         "_entrance",
+        "_give_at",
         "_graceful",
-        "_offer",
         "_serving",
         "_siblings",
         "_standing",
@@ -48,7 +48,7 @@ class Parting:
         serving: Serving,
         entrance: Entrance,
         siblings: Siblings,
-        offer: Alarm,
+        give_at: Alarm,
     ) -> None:
         self._graceful = config.graceful_timeout
         self._surroundings = surroundings
@@ -59,7 +59,7 @@ class Parting:
         self._serving = serving
         self._entrance = entrance
         self._siblings = siblings
-        self._offer = offer
+        self._give_at = give_at
 
     def pause(self) -> None:
         """Accept nothing until `resume`. What comes waits in the kernel; connections that are here go on.
@@ -136,7 +136,7 @@ class Parting:
         if self._surroundings.stopping() and not self._standing.final:
             self.leave(final=True)
         elif not self._siblings.give_all(self._siblings.waiting()):
-            self._offer.within(_GIVE_AGAIN)
+            self._give_at.within(_GIVE_AGAIN)
 
     def offer(self) -> None:
         """The moment has come to offer again what could not go, or what waits for a thread."""
@@ -145,4 +145,4 @@ class Parting:
             self.hand_over()
         elif threads is not None and threads.queued:
             self._siblings.give_all(threads.late())
-            self._offer.within(_GIVE_AGAIN)
+            self._give_at.within(_GIVE_AGAIN)

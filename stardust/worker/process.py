@@ -74,16 +74,9 @@ def run(
     for number_ignored in _IGNORED:
         signal.signal(number_ignored, signal.SIG_IGN)
 
-    app = heritage.app
+    app = _load(config, channel, log) if heritage.app is None else heritage.app
     if app is None:
-        try:
-            app = load(config.app)
-        except AppLoadError as failure:
-            if channel is None:
-                log.error(f"{failure.reason}\n{failure.detail}")
-            else:
-                channel.send(messages.Failed(failure.reason, messages.clipped(failure.detail)))
-            return Exit.APPLICATION
+        return Exit.APPLICATION
 
     file = None if heritage.log_descriptor is None else LogFile(heritage.log_descriptor, log)
     loop = Loop(
@@ -95,13 +88,7 @@ def run(
         access_log=None if file is None else AccessLog(file, accesslog.formatter(config.access_log_format)),
         link=heritage.link,
         shelf=heritage.shelf,
-        surroundings=Surroundings(
-            served=lambda since: scoreboard.served(since, slot_number),
-            replaceable=lambda: channel is None or scoreboard.replaceable,
-            stopping=lambda: scoreboard.stopping,
-            storing=lambda: scoreboard.storing,
-            announce=lambda message: channel is not None and channel.send(message),
-        ),
+        surroundings=_surroundings(scoreboard, slot_number, channel),
         report=complaints.recorder(log) if log.sink.journal else None,
     )
     orders.watch_termination(loop, alone=channel is None)
@@ -114,3 +101,27 @@ def run(
     if file is not None:
         file.flush()
     return Exit.OK
+
+
+def _load(config: Config, channel: Optional[SupervisorChannel], log: Log) -> Optional[Callable[..., Any]]:
+    """The application, if each worker loads its own; None, and somebody is told, if that fails."""
+    try:
+        return load(config.app)
+    except AppLoadError as failure:
+        if channel is None:
+            log.error(f"{failure.reason}\n{failure.detail}")
+        else:
+            channel.send(messages.Failed(failure.reason, messages.clipped(failure.detail)))
+        return None
+
+
+def _surroundings(
+    scoreboard: Scoreboard, slot_number: int, channel: Optional[SupervisorChannel]
+) -> Surroundings:
+    return Surroundings(
+        served=lambda since: scoreboard.served(since, slot_number),
+        replaceable=lambda: channel is None or scoreboard.replaceable,
+        stopping=lambda: scoreboard.stopping,
+        storing=lambda: scoreboard.storing,
+        announce=lambda message: channel is not None and channel.send(message),
+    )

@@ -193,7 +193,7 @@ class Serving:
         if not data:
             self._end_of_input(connection)
         elif connection.body is not None:
-            connection.keep_raw(data)
+            connection.body.keep_raw(data)
             self._take_body(connection, data)
         elif connection.buffer:
             connection.buffer += data
@@ -318,7 +318,7 @@ class Serving:
         outbox, parked = connection.outbox, self.book.parked
         plain = (
             not connection.buffer
-            and connection.spool is None
+            and connection.body is None
             and (outbox is None or not outbox.pending)
             and _HARAKIRI not in environ
         )
@@ -357,8 +357,8 @@ class Serving:
         """The application has returned; its response may still be on its way."""
         exchange = connection.exchange
         assert exchange is not None
-        if connection.spool is not None:
-            connection.spool.close()
+        if connection.body is not None:
+            connection.body.spool.close()
         if _HARAKIRI in environ and _is_true(environ[_HARAKIRI]):
             self._leave()
         if exchange.note == GONE:
@@ -371,9 +371,8 @@ class Serving:
     def await_reader(self, connection: Connection) -> None:
         """All of the response is there; what the client has not taken yet goes as it reads."""
         connection.stage = SENDING
-        connection.left_first = connection.left
         self.book.wait(connection, self.book.sending)
-        self.book.begin_pace(connection, self._config.min_response_rate, RESPONSE_GRACE)
+        self.book.begin_pace(connection, self._config.min_response_rate, RESPONSE_GRACE, connection.left)
 
     def send(self, connection: Connection) -> None:
         """A slow reader takes more of its response."""
@@ -424,8 +423,8 @@ class Serving:
         connection.note = note
         self.telling.complain("info", "refused", f"refused a request of {connection.who}: {status}, {note}")
         self.book.end_pace(connection)
-        if connection.spool is not None:
-            connection.spool.close()  # now: the connection may linger, and others need the room
+        if connection.body is not None:
+            connection.body.spool.close()  # now: the connection may linger, and others need the room
         exchange = self.endings.answer(connection, status)
         if exchange.note == GONE:
             self.endings.lose(connection, note)

@@ -94,7 +94,7 @@ class Siblings:
         sock, passage = taken
         connection = self._entrance.welcome(sock, sock.fileno(), passage.listener, passage.host, passage.port)
         if not connection.by_proxy:  # and it stays: its sibling has let it in
-            connection.counted = self._book.admission.enter(passage.host)
+            self._book.count(connection, passage.host)
         connection.requests = passage.requests
         connection.began = min(passage.began, self._clock.now)
         connection.buffer = passage.data

@@ -88,16 +88,16 @@ class Task(NamedTuple):
 
 class Threads:
     """`pool.free` threads have nothing to do; `running` and `queued` have the connections whose request is
-    with a thread, or waits for one, each since when, oldest first. `offer` is when those that wait are to be
-    offered to siblings, None if there are none."""
+    with a thread, or waits for one, each since when, oldest first. `give_at` is when those that wait are to
+    be offered to siblings, None if there are none."""
 
     __slots__ = (
         "_accepting",
         "_app",
         "_book",
         "_clock",
+        "_give_at",
         "_limit",
-        "_offer",
         "_slot",
         "pool",
         "queued",
@@ -112,14 +112,14 @@ class Threads:
         clock: Clock,
         book: Book,
         accepting: Accepting,
-        offer: Optional[Alarm],
+        give_at: Optional[Alarm],
     ) -> None:
         self._app = app
         self._slot = slot
         self._clock = clock
         self._book = book
         self._accepting = accepting
-        self._offer = offer
+        self._give_at = give_at
         self._limit = config.request_timeout
         self.running: dict[Connection, float] = {}
         self.queued: dict[Connection, float] = {}
@@ -129,8 +129,8 @@ class Threads:
         """All threads are busy: wait for one of them, or for a sibling."""
         self._book.unwatch(connection)
         self.queued[connection] = self._clock.now
-        if self._offer is not None:
-            self._offer.within(PATIENCE)
+        if self._give_at is not None:
+            self._give_at.within(PATIENCE)
 
     def late(self) -> list[Connection]:
         """Those that have waited for so long that a sibling may have them."""

@@ -17,7 +17,7 @@ from stardust.base.records import replace
 from stardust.ipc.handoff import Link
 from stardust.settings.table import Config
 from stardust.worker import introduction
-from stardust.worker.connection import Connection
+from stardust.worker.connection import Connection, Terms
 from stardust.worker.entrance import Door
 from stardust.worker.introduction import greeting
 from tests.worker.harness import (
@@ -54,7 +54,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Making, socket.socket
         number = ours.detach()
         sock = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM, 0, number)
         environ = {"REMOTE_ADDR": host, "REMOTE_PORT": "5", "wsgi.url_scheme": "http"}
-        connection = Connection(sock, number, Address("tcp", "", 80), environ, 0, 1.0)
+        connection = Connection(sock, number, Terms(Address("tcp", "", 80), 0, 1.0), environ)
         request.addfinalizer(connection.close)
         return connection
 
