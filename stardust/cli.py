@@ -10,10 +10,14 @@ from collections.abc import Sequence
 
 from stardust.base import system
 from stardust.base.errors import ConfigError, Exit, StardustError
-from stardust.config import reading as configs
-from stardust.config.reading import Action, Arguments, Loaded
+from stardust.config.arguments import Action, Arguments, parse_arguments
+from stardust.config.environment import application_environment
+from stardust.config.origins import Loaded
+from stardust.config.printing import printed
+from stardust.config.reading import read
 from stardust.control import address as control_address
 from stardust.control.server import Control
+from stardust.ipc import messages
 from stardust.ipc.channel import Channel, pair
 from stardust.ipc.scoreboard import Scoreboard
 from stardust.listeners.keeper import Keeper
@@ -33,12 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = ""
     notifier = Notifier.from_environ(os.environ)
     try:
-        arguments = configs.parse_arguments(sys.argv[1:] if argv is None else argv)
+        arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
         source = arguments.file or ""
-        loaded = configs.read(arguments, os.environ)
+        loaded = read(arguments, os.environ)
         match arguments.action:
             case Action.PRINT:
-                sys.stdout.write(configs.printed(loaded))
+                sys.stdout.write(printed(loaded))
                 return Exit.OK
             case Action.CHECK:
                 _check_certificates(loaded)
@@ -121,9 +125,9 @@ def _serve_alone(config: Config, listeners: list[Listener], notifier: Notifier, 
     generation.open_request_log(log)
     ours, theirs = pair()
     message = generation.first_message(Scoreboard.create(), log.sink, ())
-    Channel(ours).send("generation", *message)
+    Channel(ours, messages.SUPERVISOR_OF_ZYGOTE).send(message)
     ours.set_inheritable(True)  # the other end would read end of file if nobody held this one
-    environ = configs.application_environment(config, os.environ)
+    environ = application_environment(config, os.environ)
     for each in generation.listeners:
         print(f"stardust: one process, no workers: {each.name} {each.address}", file=sys.stderr)
     notifier.ready("One process, no workers")

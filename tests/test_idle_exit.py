@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from stardust.base.address import Address
+from stardust.ipc import messages
 from stardust.ipc.channel import Channel, pair
 from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs.log import Log
@@ -53,8 +54,8 @@ class Worker:
     def __init__(self, number: int, listener: socket.socket, board: Scoreboard, config: Config) -> None:
         ours, theirs = pair()
         self.number = number
-        self.channel = Channel(ours)
-        self._theirs = Channel(theirs)
+        self.channel = Channel(ours, messages.SUPERVISOR_OF_WORKER)
+        self._theirs = Channel(theirs, messages.WORKER)
         door = Door(listener.dup(), Address("tcp", *listener.getsockname()), own=False)
         self._door = door
         self._loop = Loop(config, hello, [door], Log("worker", "critical"), slot=board.slot(number))
@@ -119,9 +120,8 @@ class Supervisor:
                 message = worker.channel.receive()
             except BlockingIOError:
                 return
-            assert message is not None
-            assert message.kind == "paused"
-            self.see(plan.Paused(worker=worker.number, **message.content))
+            assert isinstance(message, messages.Paused)
+            self.see(plan.Paused(worker.number, message.pause, message.connections, message.since))
 
     def act(self, action: plan.Action) -> None:
         match action:
@@ -137,13 +137,13 @@ class Supervisor:
                 self.see(plan.QuietSince(health.quiet_since(entries, self.now)))
             case plan.Pause(number):
                 for worker in self.workers.values():
-                    worker.channel.send("pause", {"pause": number})
+                    worker.channel.send(messages.Pause(number))
             case plan.Resume():
                 for worker in self.workers.values():
-                    worker.channel.send("resume")
+                    worker.channel.send(messages.Resume())
             case plan.Retire(number):
                 worker = self.workers.pop(number)
-                worker.channel.send("stop")
+                worker.channel.send(messages.Stop())
                 worker.end()
                 self.see(plan.Gone(number, "exit code 0"))
             case plan.Close(generation):

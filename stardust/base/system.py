@@ -47,6 +47,17 @@ def name_process(name: str, title: str) -> None:
         pass  # a name is a comfort: /proc may be read-only, or the process have changed its user
 
 
+def parent(pid: int) -> int:
+    """The parent of a process, 0 for none that this one can see. proc(5), /proc/pid/stat: the second field
+    after the name, which ends at the last bracket. Raises OSError or ValueError if that cannot be read."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    try:
+        return int(fields[1])
+    except IndexError:
+        raise ValueError(f"/proc/{pid}/stat: unexpected form") from None
+
+
 def freeze_heap() -> None:
     """Keep the garbage collector away from all that exists now, so that forked children go on sharing it."""
     gc.collect()

@@ -18,9 +18,10 @@ import json
 import os
 import socket
 
+from stardust.base import system
 from stardust.base.errors import ControlError, ListenError
 from stardust.control import trust
-from stardust.listeners import listeners as listener
+from stardust.listeners import binding
 
 COMMANDS = ("reload", "status", "stop")
 
@@ -120,7 +121,7 @@ def _command(line: bytes) -> str:
 class Control:
     """The listening socket. Made by the process that answers: whose descendants are refused."""
 
-    def __init__(self, sock: socket.socket, path: str, file: listener.FileId) -> None:
+    def __init__(self, sock: socket.socket, path: str, file: binding.FileId) -> None:
         self.path = path
         self._socket = sock
         self._file = file
@@ -140,7 +141,7 @@ class Control:
         except OSError as error:
             raise ListenError(f"control socket {path}: cannot make {directory}: {error.strerror}") from error
         try:
-            sock, file = listener.bind_path(path, mode=0o600, backlog=BACKLOG)
+            sock, file = binding.bind_path(path, mode=0o600, backlog=BACKLOG)
         except ListenError as error:
             raise ListenError(f"control socket {error}") from error
         return cls(sock, path, file)
@@ -157,7 +158,7 @@ class Control:
         except OSError as error:
             raise ControlError(f"control socket {self.path}: cannot accept: {error.strerror}") from error
         client = Client(sock)
-        reason = trust.refusal(trust.peer(sock), pid=os.getpid(), uid=os.geteuid(), parent=trust.parent)
+        reason = trust.refusal(trust.peer(sock), pid=os.getpid(), uid=os.geteuid(), parent=system.parent)
         if reason:
             client.finish(False, reason)
             client.close()
@@ -166,5 +167,5 @@ class Control:
 
     def close(self) -> None:
         """Stop listening and remove the file, if it still is ours."""
-        listener.remove(self.path, self._file)
+        binding.remove(self.path, self._file)
         self._socket.close()

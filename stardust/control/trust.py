@@ -56,13 +56,3 @@ def refusal(peer: Peer, *, pid: int, uid: int, parent: Callable[[int], int]) -> 
         if ancestor == 0:
             return ""
     return f"cannot tell whether process {peer.pid} belongs to the server"
-
-
-def parent(pid: int) -> int:
-    """The parent of a process. /proc/PID/stat, proc(5): the second field after the name and its bracket."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        _, _, fields = file.read().rpartition(b")")
-    try:
-        return int(fields.split()[1])
-    except IndexError:
-        raise ValueError(f"/proc/{pid}/stat: unexpected form") from None

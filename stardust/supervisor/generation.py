@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from stardust.base.records import dataclass, field
-from stardust.ipc.channel import Channel
+from stardust.ipc import messages
 from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import Entry, Scoreboard
 from stardust.listeners.listeners import Listener
@@ -22,6 +22,7 @@ from stardust.logs.logfile import LogFile
 from stardust.settings import table as settings
 from stardust.settings.table import Config
 from stardust.supervisor.plan import Policy
+from stardust.supervisor.processes import ZygoteChannel
 
 
 class RequestLog:
@@ -78,7 +79,7 @@ class Generation:
     config: Config
     listeners: list[Listener]
     pid: int = 0
-    channel: Channel | None = None
+    channel: ZygoteChannel | None = None
     requests: RequestLog | None = None
     owes: dict[int, float] = field(default_factory=dict)
     """By worker, since when its zygote owes an answer: that it was forked, or how it ended."""
@@ -115,28 +116,24 @@ class Generation:
         if self.config.access_log:
             self.requests = RequestLog(self.config, log)
 
-    def first_message(self, scoreboard: Scoreboard, sink: Sink, links: Sequence[Link]) -> FirstMessage:
-        """What `zygote.py` is told first. `sink` is that of its log, `links` the one between workers and the
+    def first_message(self, scoreboard: Scoreboard, sink: Sink, links: Sequence[Link]) -> messages.Generation:
+        """What its zygote is told first. `sink` is that of its log, `links` the one between workers and the
         shelf; without them it is to serve by itself, alone."""
-        content = {
-            "generation": self.number,
-            "config": settings.dump(self.config),
-            "listeners": [
-                {"name": each.name, "address": list(each.address), "own": not each.inherited}
+        link, shelf = tuple(messages.Ends(*each.descriptors) for each in links) or (None, None)
+        return messages.Generation(
+            number=self.number,
+            config=settings.dump(self.config),
+            journal=sink.journal,
+            stamped=sink.stamped,
+            scoreboard=scoreboard.descriptor,
+            link=link,
+            shelf=shelf,
+            access_log=None if self.requests is None else self.requests.descriptor,
+            listeners=tuple(
+                messages.Listener(each.name, each.address, not each.inherited, each.socket.fileno())
                 for each in self.listeners
-            ],
-            "links": bool(links),
-            "access_log": self.requests is not None,
-            "sink": sink,
-        }
-        ends = [end for link in links for end in link.descriptors]
-        logs = [] if self.requests is None else [self.requests.descriptor]
-        listeners = [each.socket.fileno() for each in self.listeners]
-        return content, [scoreboard.descriptor, *ends, *logs, *listeners]
-
-
-FirstMessage = tuple[dict[str, object], Sequence[int]]
-"""The content of a "generation" message, and the descriptors that go with it."""
+            ),
+        )
 
 
 def open_request_log(path: str) -> int:

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 
+from stardust.base import system
+from stardust.ipc import messages
 from stardust.ipc.channel import Channel, pair
 
 _BOOT = str(Path(__file__).resolve().parent.parent / "zygote" / "boot.py")
@@ -27,7 +29,10 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def start_zygote(interpreter: str, environ: Mapping[str, str]) -> tuple[int, Channel]:
+ZygoteChannel = Channel[messages.FromZygote, messages.ToZygote]
+
+
+def start_zygote(interpreter: str, environ: Mapping[str, str]) -> tuple[int, ZygoteChannel]:
     """Start `interpreter` as a zygote: its process id and our end of its channel.
 
     It is in a process group of its own, so that Ctrl-C reaches the supervisor only. Raises OSError if the
@@ -48,7 +53,7 @@ def start_zygote(interpreter: str, environ: Mapping[str, str]) -> tuple[int, Cha
         except OSError:
             ours.close()
             raise
-    return pid, Channel(ours)
+    return pid, Channel(ours, messages.SUPERVISOR_OF_ZYGOTE)
 
 
 def replace_by_server(interpreter: str, environ: Mapping[str, str], waiting: socket.socket) -> None:
@@ -82,9 +87,9 @@ def open_pidfd(pid: int, zygote: int) -> int | None:
 
 
 def _parent(pid: int) -> int:
-    """The parent of a process, 0 if it has none that we can know: proc(5), /proc/pid/stat, field 4."""
+    """The parent of a process, 0 if it has none that we can know."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        return system.parent(pid)
     except OSError:
         return 0
 

@@ -17,16 +17,18 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Never, assert_never
 
 from stardust.base import address
 from stardust.base.errors import ChannelError, Exit, StardustError
 from stardust.base.records import dataclass
 from stardust.base.system import STACKS_SIGNAL
 from stardust.config import reading as configs
-from stardust.config.reading import Arguments
+from stardust.config.arguments import Arguments
+from stardust.config.environment import application_environment
 from stardust.control.server import Control
-from stardust.ipc.channel import Channel, Message, pair
+from stardust.ipc import messages
+from stardust.ipc.channel import Channel, pair
 from stardust.ipc.handoff import Link, Passage
 from stardust.ipc.scoreboard import BUSY, SLOTS, Entry, Scoreboard
 from stardust.listeners import listeners as listener
@@ -48,6 +50,7 @@ from stardust.supervisor.clients import Clients
 from stardust.supervisor.custody import Custody
 from stardust.supervisor.generation import Generation
 from stardust.supervisor.plan import Phase, State, Stop, Zygote
+from stardust.supervisor.processes import ZygoteChannel
 from stardust.systemd.notify import Notifier
 
 _EXTENSION = 15.0  # s; by how much systemd's time limit is moved while there is progress,
@@ -68,6 +71,8 @@ _SIGNALS = (
     signal.SIGUSR1,
 )
 
+WorkerChannel = Channel[messages.FromWorker, messages.ToWorker]
+
 
 @dataclass(slots=True)
 class Child:
@@ -80,7 +85,7 @@ class Child:
     number: int
     slot: int
     generation: int
-    channel: Channel
+    channel: WorkerChannel
     stacks: int
     pid: int = 0
     pidfd: int | None = None
@@ -271,7 +276,7 @@ class Supervisor:
 
     def _ping(self, child: Child) -> None:
         child.pinged = self.now
-        child.channel.send("ping")
+        child.channel.send(messages.Ping())
 
     def _healthy(self, interval: float) -> bool:
         """Whether the pool works, or is on its way to: what the watchdog's ping says.
@@ -364,7 +369,7 @@ class Supervisor:
             else:
                 self._worker_ended(child, "its zygote died first")
 
-    def _hear_zygote(self, number: int, channel: Channel) -> None:
+    def _hear_zygote(self, number: int, channel: ZygoteChannel) -> None:
         try:
             while (message := _next_message(channel)) is not None:
                 self._zygote_said(number, message)
@@ -374,26 +379,37 @@ class Supervisor:
             if self.generations[number].pid:
                 os.kill(self.generations[number].pid, signal.SIGKILL)
 
-    def _zygote_said(self, number: int, message: Message) -> None:
-        content = message.content
-        child = self.children.get(content.get("worker", 0))
-        self.generations[number].owes.pop(content.get("worker", 0), None)
-        match message.kind:
-            case "loaded":
+    def _zygote_said(self, number: int, message: messages.FromZygote) -> None:
+        match message:
+            case messages.Loaded():
                 self.see(plan.Loaded(number))
-            case "failed":
-                self.see(plan.Failed(number, content["reason"], content["detail"]))
-            case "misconfigured":
-                self.see(plan.Failed(number, content["reason"], "", Exit.CONFIG))
-            case "forked" if child is not None:
-                self._forked(child, content["pid"])
-            case "fork-failed" if child is not None:
-                reason = f"cannot fork worker {child.number}: {content['reason']}"
+            case messages.Failed(reason, detail):
+                self.see(plan.Failed(number, reason, detail))
+            case messages.Misconfigured(reason):
+                self.see(plan.Failed(number, reason, "", Exit.CONFIG))
+            case messages.Forked() | messages.ForkFailed() | messages.Exited():
+                self.generations[number].owes.pop(message.worker, None)
+                child = self.children.get(message.worker)
+                if child is not None:
+                    self._zygote_answered(child, message)
+            case _:
+                assert_never(message)
+
+    def _zygote_answered(
+        self, child: Child, message: messages.Forked | messages.ForkFailed | messages.Exited
+    ) -> None:
+        match message:
+            case messages.Forked(_, pid):
+                self._forked(child, pid)
+            case messages.ForkFailed(_, reason):
+                reason = f"cannot fork worker {child.number}: {reason}"
                 self.log.error(reason, fields=child.fields())
                 self._forget_child(child)
                 self.see(plan.ForkFailed(child.number))
-            case "exited" if child is not None:
-                self._worker_died(child, content["status"])
+            case messages.Exited(_, status):
+                self._worker_died(child, status)
+            case _:
+                assert_never(message)
 
     def _forked(self, child: Child, pid: int) -> None:
         child.pid = pid
@@ -410,7 +426,7 @@ class Supervisor:
         assert child.pidfd is not None
         self.unwatch(child.pidfd)
         self._hear_worker(child)
-        self._order(child, "reap", {"worker": child.number, "pid": child.pid})
+        self._order(child, messages.Reap(child.number, child.pid))
 
     def _hear_worker(self, child: Child) -> None:
         try:
@@ -420,22 +436,22 @@ class Supervisor:
             self.unwatch(child.channel.fileno())
             self._do_kill(child.number, f"it has sent {fault}")
 
-    def _worker_said(self, child: Child, message: Message) -> None:
-        content = message.content
-        match message.kind:
-            case "ready":
+    def _worker_said(self, child: Child, message: messages.FromWorker) -> None:
+        match message:
+            case messages.Ready():
                 self.see(plan.Ready(child.number))
                 self._tell_progress(child)
-            case "leaving":
+            case messages.Leaving():
                 self.see(plan.Leaving(child.number))
                 self._have_others_look()
-            case "paused":
-                pause, connections, since = content["pause"], content["connections"], content["since"]
+            case messages.Paused(pause, connections, since):
                 self.see(plan.Paused(child.number, pause, connections, since))
-            case "failed":
-                failure = f"worker {child.number}: {content['reason']}\n{content['detail']}"
+            case messages.Failed(reason, detail):
+                failure = f"worker {child.number}: {reason}\n{detail}"
                 self.log.error(failure, fields=child.fields())
-                self.see(plan.WorkerFailed(child.number, content["reason"], content["detail"]))
+                self.see(plan.WorkerFailed(child.number, reason, detail))
+            case _:
+                assert_never(message)
 
     def _have_others_look(self) -> None:
         """A listener wakes one worker (EPOLLEXCLUSIVE): the one that has just left may have been the one."""
@@ -502,7 +518,7 @@ class Supervisor:
             case plan.Fork(number, slot, generation):
                 self._do_fork(number, slot, generation)
             case plan.Retire(number, final):
-                self._do_retire(number, "stop" if final else "retire")
+                self._do_retire(number, messages.Stop() if final else messages.Retire())
             case plan.Dump(number, why):
                 self._do_dump(number, why)
             case plan.Kill(number, why):
@@ -524,10 +540,10 @@ class Supervisor:
                 self.see(plan.QuietSince(health.quiet_since(self._entries().values(), self.now)))
             case plan.Pause(number):
                 self.log.debug("no request for idle-timeout: asking the workers whether anybody is connected")
-                self._tell_everybody("pause", {"pause": number})
+                self._tell_everybody(messages.Pause(number))
             case plan.Resume():
                 self.log.debug("not idle: going on")
-                self._tell_everybody("resume")
+                self._tell_everybody(messages.Resume())
             case plan.LeaveIdle():
                 timeout = self.generations[self.state.serving].config.idle_timeout
                 text = f"idle for {timeout:g} s: leaving; the next connection starts the server again"
@@ -538,9 +554,9 @@ class Supervisor:
                 self.exit = code
                 self.gone_by = min(self.gone_by, self.now + _STORING)
 
-    def _tell_everybody(self, order: str, content: dict[str, object] | None = None) -> None:
+    def _tell_everybody(self, order: messages.ToWorker) -> None:
         for child in self.children.values():
-            child.channel.send(order, content)
+            child.channel.send(order)
 
     def _store_connections(self) -> None:
         """The next start is to have the idle ones. Until this one serves, systemd still has all there are."""
@@ -558,7 +574,7 @@ class Supervisor:
             self.log.error(f"idle connections will not outlive this stop: {fault.strerror}")
         self.scoreboard.storing = self.custody.storing
 
-    def _do_retire(self, number: int, order: str) -> None:
+    def _do_retire(self, number: int, order: messages.ToWorker) -> None:
         """The flag first: a busy worker reads its orders only when it has accepted the next connection."""
         child = self.children.get(number)
         if child is not None:
@@ -575,7 +591,7 @@ class Supervisor:
             self._warn_of_idle_timeout(generation)
             self._warn_of_backlog(generation)
             generation.open_request_log(self.log)
-            environ = configs.application_environment(config, self.given.environ)
+            environ = application_environment(config, self.given.environ)
             generation.pid, channel = processes.start_zygote(generation.interpreter, environ)
         except StardustError as fault:
             self.see(plan.Failed(number, str(fault), "", Exit(fault.exit)))
@@ -586,7 +602,7 @@ class Supervisor:
             return
         generation.channel = channel
         links = (self.link, self.custody.shelf)
-        channel.send("generation", *generation.first_message(self.scoreboard, self.log.sink, links))
+        channel.send(generation.first_message(self.scoreboard, self.log.sink, links))
         self.watch(channel.fileno(), lambda: self._hear_zygote(number, channel))
 
     def _configuration(self) -> Config:
@@ -619,20 +635,21 @@ class Supervisor:
     def _do_fork(self, number: int, slot: int, generation: int) -> None:
         ours, theirs = pair()
         stacks = processes.memory_for_stacks()
-        child = self.children[number] = Child(number, slot, generation, Channel(ours), stacks)
+        channel = Channel(ours, messages.SUPERVISOR_OF_WORKER)
+        child = self.children[number] = Child(number, slot, generation, channel, stacks)
         self.scoreboard.clear(slot)
         with theirs:
-            order = {"worker": number, "slot": slot}
-            if not self._order(child, "fork", order, theirs.fileno(), stacks):
+            order = messages.Fork(worker=number, slot=slot, channel=theirs.fileno(), stacks=stacks)
+            if not self._order(child, order):
                 self._forget_child(child)
                 self.see(plan.ForkFailed(number))
                 return
         self.watch(child.channel.fileno(), lambda: self._worker_speaks(child))
 
-    def _order(self, child: Child, order: str, content: dict[str, Any], *descriptors: int) -> bool:
+    def _order(self, child: Child, order: messages.Fork | messages.Reap) -> bool:
         """Tell a child's zygote what it has to answer. False if there is none, or it takes no more."""
         generation = self.generations[child.generation]
-        if generation.channel is None or not generation.channel.send(order, content, descriptors):
+        if generation.channel is None or not generation.channel.send(order):
             return False
         generation.owes[child.number] = self.now
         return True
@@ -740,11 +757,12 @@ class Supervisor:
             except OSError as fault:
                 self.log.error(f"cannot reopen {generation.config.access_log}: {fault.strerror}")
                 continue
-            writers = [child.channel for child in self.children.values() if child.generation == number]
+            order = messages.Reopen(generation.requests.descriptor)
+            for child in self.children.values():
+                if child.generation == number:
+                    child.channel.send(order)
             if generation.channel is not None:
-                writers.append(generation.channel)
-            for channel in writers:
-                channel.send("reopen", None, [generation.requests.descriptor])
+                generation.channel.send(order)
 
     # --- forgetting --------------------------------------------------------------------------------------
 
@@ -798,14 +816,11 @@ def _request(entry: Entry) -> str:
     return entry.text.partition(" ")[2] if entry.state == BUSY else ""
 
 
-def _next_message(channel: Channel) -> Message | None:
+def _next_message(channel: Channel[messages.Heard, Never]) -> messages.Heard | None:
     """The next message, None if there is none now, or never will be one (`channel.at_end`)."""
     if channel.at_end:
         return None
     try:
-        message = channel.receive()
+        return channel.receive()
     except BlockingIOError:
         return None
-    for descriptor in message.descriptors if message else ():
-        os.close(descriptor)  # nobody below has one to give
-    return message

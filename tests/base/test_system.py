@@ -138,3 +138,28 @@ def test_what_the_other_side_has_not_taken() -> None:
         deadline = time.monotonic() + 20
         while system.unacknowledged(ours.fileno()):
             assert time.monotonic() < deadline
+
+
+def test_parent() -> None:
+    assert system.parent(os.getpid()) == os.getppid()
+
+
+def test_parent_of_a_process_with_an_odd_name() -> None:
+    program = (
+        "import sys\n"
+        "with open('/proc/self/comm', 'w') as comm: comm.write(') S 1 (x')\n"
+        "print(flush=True)\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"\n"
+        assert system.parent(child.pid) == os.getpid()
+        child.communicate()
+
+
+def test_parent_of_nobody() -> None:
+    with pytest.raises(OSError, match="No such file"):
+        system.parent(0)

@@ -12,6 +12,7 @@ import pytest
 
 from stardust.base import system
 from stardust.base.address import Address
+from stardust.ipc import messages
 from stardust.ipc.channel import Channel, pair
 from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import BUSY, Entry, Scoreboard
@@ -47,14 +48,14 @@ def test_zygote_understands_its_first_message(
         ]
         generation = Generation(4, config, listeners)
         generation.open_request_log(Log("test"))
-        content, descriptors = generation.first_message(
+        message = generation.first_message(
             scoreboard, Sink("/journal", stamped=False), () if alone else links
         )
         ours, theirs = pair()
         with ours, theirs:
-            assert Channel(ours).send("generation", content, descriptors)
-            order = Channel(theirs).receive()
-    assert order is not None
+            assert Channel(ours, messages.SUPERVISOR_OF_ZYGOTE).send(message)
+            order = Channel(theirs, messages.ZYGOTE).receive()
+    assert isinstance(order, messages.Generation)
     heritage = zygote._inheritance(order)
     assert (heritage.generation, heritage.config, heritage.app) == (4, config, None)
     assert [(door.address, door.own) for door in heritage.doors] == [

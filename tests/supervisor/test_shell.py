@@ -24,7 +24,9 @@ import pytest
 from stardust.base import system
 from stardust.base.errors import Exit
 from stardust.config import reading as configs
-from stardust.ipc.channel import Channel, Message, pair
+from stardust.config.arguments import parse_arguments
+from stardust.ipc import messages
+from stardust.ipc.channel import Channel, pair
 from stardust.listeners import listeners as listener
 from stardust.logs import events
 from stardust.logs.log import Log, Sink
@@ -49,12 +51,12 @@ def sleeper() -> int:
 class FakeWorker:
     """A worker's side: its end of the channel, and a process to be killed."""
 
-    def __init__(self, order: Message) -> None:
-        self.number: int = order.content["worker"]
-        self.slot: int = order.content["slot"]
-        self.channel = Channel.adopt(order.descriptors[0], blocking=True)
+    def __init__(self, order: messages.Fork) -> None:
+        self.number = order.worker
+        self.slot = order.slot
+        self.channel = Channel.adopt(order.channel, messages.WORKER, blocking=True)
         self.channel.socket.settimeout(PATIENCE)
-        self.stacks = order.descriptors[1]
+        self.stacks = order.stacks
         self.pid = sleeper()
 
 
@@ -72,10 +74,10 @@ class Stage:
             )
         )
         self.log = directory / "log"
-        self.zygotes: list[Channel] = []
+        self.zygotes: list[Channel[messages.ToZygote, messages.FromZygote]] = []
         self.workers: dict[int, FakeWorker] = {}
         monkeypatch.setattr(processes, "start_zygote", self._start_zygote)
-        arguments = configs.parse_arguments(["--config", str(directory / "stardust.toml")])
+        arguments = parse_arguments(["--config", str(directory / "stardust.toml")])
         self.log_descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self.supervisor = Supervisor(
             Surroundings(
@@ -90,11 +92,13 @@ class Stage:
             )
         )
 
-    def _start_zygote(self, interpreter: str, environ: Mapping[str, str]) -> tuple[int, Channel]:
+    def _start_zygote(
+        self, interpreter: str, environ: Mapping[str, str]
+    ) -> tuple[int, processes.ZygoteChannel]:
         ours, theirs = pair()
-        self.zygotes.append(Channel(theirs, blocking=True))
+        self.zygotes.append(Channel(theirs, messages.ZYGOTE, blocking=True))
         theirs.settimeout(PATIENCE)
-        return sleeper(), Channel(ours)
+        return sleeper(), Channel(ours, messages.SUPERVISOR_OF_ZYGOTE)
 
     def settle(self) -> None:
         self.supervisor._settle()
@@ -108,17 +112,23 @@ class Stage:
             self.supervisor._reap()
             self.settle()
 
-    def hear(self, generation: int = 1) -> Message:
+    def hear(self, generation: int = 1) -> messages.ToZygote:
         message = self.zygotes[generation - 1].receive()
         assert message is not None
         return message
 
+    def introduced(self, generation: int = 1) -> None:
+        """It was told what it is first, and needs none of it."""
+        first = self.hear(generation)
+        assert isinstance(first, messages.Generation)
+        for descriptor in messages.encode(first)[1]:
+            os.close(descriptor)
+
     def boot(self) -> None:
         """Generation 1 serves."""
         self.settle()
-        for descriptor in self.hear().descriptors:
-            os.close(descriptor)
-        self.zygotes[0].send("loaded")
+        self.introduced()
+        self.zygotes[0].send(messages.Loaded())
         wanted = self.supervisor.given.config.max_workers
         self.until(lambda: len(self.supervisor.children) == wanted)
         for _ in range(wanted):
@@ -127,10 +137,10 @@ class Stage:
 
     def start_worker(self, generation: int = 1) -> FakeWorker:
         order = self.hear(generation)
-        assert order.kind == "fork"
-        worker = self.workers[order.content["worker"]] = FakeWorker(order)
-        self.zygotes[generation - 1].send("forked", {"worker": worker.number, "pid": worker.pid})
-        worker.channel.send("ready")
+        assert isinstance(order, messages.Fork)
+        worker = self.workers[order.worker] = FakeWorker(order)
+        self.zygotes[generation - 1].send(messages.Forked(worker.number, worker.pid))
+        worker.channel.send(messages.Ready())
         return worker
 
     def close(self) -> None:
@@ -140,9 +150,10 @@ class Stage:
         self.settle()
         self.until(self._over)
         supervisor._close()
-        for channel in [*self.zygotes, *(worker.channel for worker in self.workers.values())]:
-            channel.close()
+        for zygote in self.zygotes:
+            zygote.close()
         for worker in self.workers.values():
+            worker.channel.close()
             os.close(worker.stacks)
         supervisor.epoll.close()
         os.close(supervisor.scoreboard.descriptor)
@@ -184,9 +195,8 @@ def test_boot_that_fails(stage: Callable[..., Stage]) -> None:
     """The traceback is logged, and nothing more is started."""
     it = stage()
     it.settle()
-    for descriptor in it.hear().descriptors:
-        os.close(descriptor)
-    it.zygotes[0].send("failed", {"reason": "ImportError: no shop", "detail": "Traceback: it is closed"})
+    it.introduced()
+    it.zygotes[0].send(messages.Failed("ImportError: no shop", "Traceback: it is closed"))
     it.until(lambda: it.supervisor.exit is not None)
     assert it.supervisor.exit is Exit.APPLICATION
     assert "generation 1 failed: ImportError: no shop\n    Traceback: it is closed\n" in it.log.read_text()
@@ -197,9 +207,8 @@ def test_boot_that_finds_a_setting_wrong(stage: Callable[..., Stage]) -> None:
     """What only a zygote sees: certificates. It is a mistake of the configuration all the same."""
     it = stage()
     it.settle()
-    for descriptor in it.hear().descriptors:
-        os.close(descriptor)
-    it.zygotes[0].send("misconfigured", {"reason": "ssl-key-file: k.pem: none"})
+    it.introduced()
+    it.zygotes[0].send(messages.Misconfigured("ssl-key-file: k.pem: none"))
     it.until(lambda: it.supervisor.exit is not None)
     assert it.supervisor.exit is Exit.CONFIG
     assert "generation 1 failed: ssl-key-file: k.pem: none\n" in it.log.read_text()
@@ -209,9 +218,8 @@ def test_last_words_of_a_zygote_are_heard(stage: Callable[..., Stage]) -> None:
     """It said why and died: that it died is not the reason."""
     it = stage()
     it.settle()
-    for descriptor in it.hear().descriptors:
-        os.close(descriptor)
-    it.zygotes[0].send("failed", {"reason": "ImportError: no shop", "detail": ""})
+    it.introduced()
+    it.zygotes[0].send(messages.Failed("ImportError: no shop", ""))
     pid = it.supervisor.generations[1].pid
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -228,9 +236,9 @@ def test_worker_that_ends_is_reaped_by_its_zygote(stage: Callable[..., Stage]) -
     os.kill(worker.pid, signal.SIGKILL)
     # Without `until`: the sleeper is a child of this process, and must be reaped by the zygote's word only.
     it.supervisor._wait(time.monotonic() + PATIENCE)
-    assert it.hear() == Message("reap", {"worker": 1, "pid": worker.pid}, [])
+    assert it.hear() == messages.Reap(worker=1, pid=worker.pid)
     _, status = os.waitpid(worker.pid, 0)
-    it.zygotes[0].send("exited", {"worker": 1, "status": status})
+    it.zygotes[0].send(messages.Exited(worker=1, status=status))
     it.until(lambda: 3 in it.supervisor.children)
     assert f"worker 1 (process {worker.pid}) ended: killed by SIGKILL" in it.log.read_text()
     it.start_worker()
@@ -256,11 +264,13 @@ def test_s11_a_backlog_that_the_kernel_cuts(
 def test_p2_fork_that_fails_is_logged_and_tried_again(stage: Callable[..., Stage]) -> None:
     it = stage(max_workers=1, main_process_delay=0.01)
     it.boot()
-    it.workers[1].channel.send("leaving")
+    it.workers[1].channel.send(messages.Leaving())
     it.until(lambda: 2 in it.supervisor.children)
-    for descriptor in it.hear().descriptors:
-        os.close(descriptor)
-    it.zygotes[0].send("fork-failed", {"worker": 2, "reason": "Resource temporarily unavailable"})
+    order = it.hear()
+    assert isinstance(order, messages.Fork)
+    os.close(order.channel)
+    os.close(order.stacks)
+    it.zygotes[0].send(messages.ForkFailed(2, "Resource temporarily unavailable"))
     it.until(lambda: 3 in it.supervisor.children)
     assert "cannot fork worker 2: Resource temporarily unavailable" in it.log.read_text()
     it.start_worker()
@@ -272,36 +282,56 @@ def test_reload_retires_old_workers(stage: Callable[..., Stage]) -> None:
     it.boot()
     it.supervisor.see(plan.ReloadAsked())
     it.settle()
-    for descriptor in it.hear(2).descriptors:
-        os.close(descriptor)
-    it.zygotes[1].send("loaded")
+    it.introduced(generation=2)
+    it.zygotes[1].send(messages.Loaded())
     it.until(lambda: 2 in it.supervisor.children)
     it.start_worker(generation=2)
     it.until(lambda: it.supervisor.state.serving == 2)
-    assert it.workers[1].channel.receive() == Message("retire", {}, [])
+    assert it.workers[1].channel.receive() == messages.Retire()
     # The order may be read late; this is read before each accept.
     assert it.supervisor.scoreboard.slot(0).dismissed
-    it.workers[1].channel.send("leaving")
+    it.workers[1].channel.send(messages.Leaving())
     it.until(lambda: bool(select.select([it.supervisor.link], [], [], 0)[0]))
     assert it.supervisor.link.take() is None  # a nudge
 
 
-@pytest.mark.parametrize("data", [b"nonsense", b'{"kind": "paused", "pause": null}'], ids=["text", "content"])
+NONSENSE = {
+    "text": b"nonsense",
+    "content": b'{"kind": "Paused", "pause": null}',
+    "missing": b'{"kind": "Paused"}',
+    "surplus": b'{"kind": "Ready", "surplus": 1}',
+    "unknown": b'{"kind": "redy"}',
+    "direction": b'{"kind": "Ping"}',
+}
+
+
+@pytest.mark.parametrize("data", NONSENSE.values(), ids=NONSENSE)
 def test_a_worker_that_talks_nonsense_is_killed(stage: Callable[..., Stage], data: bytes) -> None:
     it = stage(max_workers=2)
     it.boot()
     it.workers[1].channel.socket.send(data)
     it.until(lambda: 1 not in it.supervisor.children)
     assert "killing worker 1" in it.log.read_text()
+    assert "it has sent an invalid message" in it.log.read_text()
     it.until(lambda: len(it.supervisor.children) == 2)
 
 
-def test_a_zygote_that_talks_nonsense_is_replaced(stage: Callable[..., Stage]) -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        *NONSENSE.values(),
+        b'{"kind": "Ready"}',  # as a worker says
+        b'{"kind": "Exited", "worker": 1, "status": 4991}',  # stopped
+        b'{"kind": "Exited", "worker": 1, "status": 2147483648}',
+    ],
+    ids=[*NONSENSE, "a worker's", "no end", "no int"],
+)
+def test_a_zygote_that_talks_nonsense_is_replaced(stage: Callable[..., Stage], data: bytes) -> None:
     it = stage(max_workers=1)
     it.boot()
-    it.zygotes[0].socket.send(b"nonsense")
+    it.zygotes[0].socket.send(data)
     it.until(lambda: len(it.zygotes) == 2)
-    assert "the zygote of generation 1 has sent a message that is none" in it.log.read_text()
+    assert "the zygote of generation 1 has sent an invalid message" in it.log.read_text()
 
 
 def test_descriptors_that_nobody_asked_for_are_closed(stage: Callable[..., Stage]) -> None:
@@ -309,7 +339,7 @@ def test_descriptors_that_nobody_asked_for_are_closed(stage: Callable[..., Stage
     it.boot()
     before = open_descriptors()
     reader, writer = os.pipe()
-    it.workers[1].channel.send("leaving", {}, [writer] * 100)
+    socket.send_fds(it.workers[1].channel.socket, [b'{"kind": "Leaving"}'], [writer] * 100)
     os.close(writer)
     assert select.select([reader], [], [], 0)[0] == []
     it.until(lambda: bool(select.select([reader], [], [], 0)[0]))  # the end: nobody has it
@@ -394,9 +424,8 @@ def test_logs_are_reopened_by_everybody(stage: Callable[..., Stage], tmp_path: P
     it.supervisor._reopen_logs()
     for channel in (it.zygotes[0], it.workers[1].channel):
         message = channel.receive()
-        assert message is not None
-        [descriptor] = message.descriptors
-        assert message.kind == "reopen"
+        assert isinstance(message, messages.Reopen)
+        descriptor = message.access_log
         assert os.path.samestat(os.fstat(descriptor), path.stat())
         os.close(descriptor)
 
