@@ -40,7 +40,7 @@ class Client:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        system.setsockopt(sock, socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._socket = sock
         self._received = b""
         self._commanded = False
@@ -135,7 +135,7 @@ class Control:
         directory = os.path.dirname(path)
         try:
             if directory:
-                os.mkdir(directory, 0o755)
+                system.mkdir(directory, 0o755)
         except FileExistsError:
             pass
         except OSError as error:
@@ -152,7 +152,7 @@ class Control:
     def accept(self) -> Client | None:
         """The next client, None if none waits. ControlError: one was refused, told so, and cut off."""
         try:
-            sock, _ = self._socket.accept()
+            sock, _ = system.accept(self._socket)
         except (BlockingIOError, ConnectionAbortedError):
             return None
         except OSError as error:

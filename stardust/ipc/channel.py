@@ -9,10 +9,10 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import Generic, Optional
 
+from stardust.base import system
 from stardust.base.errors import ChannelError
 from stardust.ipc import messages
 from stardust.ipc.messages import Heard, Said, Side
@@ -40,7 +40,7 @@ class Channel(Generic[Heard, Said]):
         cls, descriptor: int, side: Side[Heard, Said], *, blocking: bool = False
     ) -> Channel[Heard, Said]:
         """The channel whose end came as a descriptor: inherited, or with a message."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor)
+        sock = system.new_socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor)
         sock.set_inheritable(False)
         return cls(sock, side, blocking=blocking)
 
@@ -56,7 +56,7 @@ class Channel(Generic[Heard, Said]):
         """
         data, descriptors = messages.encode(message)
         try:
-            socket.send_fds(self.socket, [data], descriptors)
+            system.sendmsg(self.socket, data, descriptors)
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             return False
         return True
@@ -69,24 +69,21 @@ class Channel(Generic[Heard, Said]):
         hold a listener or a channel.
         """
         try:
-            data, descriptors, flags, _ = socket.recv_fds(self.socket, MOST_BYTES, MOST_DESCRIPTORS)
+            data, descriptors, whole = system.recvmsg(self.socket, MOST_BYTES, MOST_DESCRIPTORS)
         except ConnectionResetError:
             # Said once: the other side has gone, and left unread what it was sent. Its own last words, or
             # the end of file, come now.
             return self.receive()
-        for descriptor in descriptors:
-            # Not by MSG_CMSG_CLOEXEC: CPython 3.11 drops the flags of recv_fds, and PyPy does not name it.
-            os.set_inheritable(descriptor, False)
         if not data and not descriptors:
             self.at_end = True
             return None
         try:
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if not whole:
                 raise ChannelError("an invalid message: it is too long, or has too many descriptors")
             return self._side.decode(data, descriptors)
         except ChannelError:
             for descriptor in descriptors:
-                os.close(descriptor)
+                system.close(descriptor)
             raise
 
     def close(self) -> None:
@@ -95,4 +92,4 @@ class Channel(Generic[Heard, Said]):
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """The two ends of a new channel, both closed on exec."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return system.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -93,8 +93,8 @@ def _attend(channel: SupervisorChannel, heritage: Inheritance) -> int:
             _reap(channel, order)
         elif isinstance(order, messages.Reopen):
             if heritage.log_descriptor is not None:
-                os.dup2(order.access_log, heritage.log_descriptor, inheritable=False)
-            os.close(order.access_log)
+                system.dup2(order.access_log, heritage.log_descriptor, inheritable=False)
+            system.close(order.access_log)
         elif isinstance(order, messages.Generation):
             raise ChannelError(f"a zygote has one generation, not {order.number} too")
         else:
@@ -106,7 +106,7 @@ def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        pid = os.fork()
+        pid = system.fork()
     except OSError as fault:
         channel.send(messages.ForkFailed(order.worker, fault.strerror or str(fault)))
         pid = -1
@@ -114,15 +114,15 @@ def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
         return True
     if pid > 0:
         channel.send(messages.Forked(order.worker, pid))
-    os.close(order.channel)
-    os.close(order.stacks)
+    system.close(order.channel)
+    system.close(order.stacks)
     return False
 
 
 def _reap(channel: SupervisorChannel, order: messages.Reap) -> None:
     """Wait for that very process: the application may have children of its own."""
     try:
-        _, status = os.waitpid(order.pid, 0)
+        _, status = system.waitpid(order.pid, 0)
     except ChildProcessError:
         status = 0  # the application ignores SIGCHLD, so the kernel has reaped it
     channel.send(messages.Exited(order.worker, status))
@@ -168,7 +168,7 @@ def _link(ends: Optional[messages.Ends]) -> Optional[Link]:
 
 
 def _listener(descriptor: int) -> socket.socket:
-    sock = socket.socket(fileno=descriptor)
+    sock = system.new_socket(fileno=descriptor)
     sock.setblocking(False)
     return sock
 
@@ -206,12 +206,12 @@ def _become(config: Config) -> None:
         if config.umask is not None:
             os.umask(config.umask)
         if config.chdir:
-            os.chdir(config.chdir)
+            system.chdir(config.chdir)
     except (OSError, KeyError) as fault:
         raise AppLoadError(f"cannot prepare the application's process: {fault}") from None
     system.point_stdin_at_nothing()
     system.raise_descriptor_limit()
-    sys.path[:0] = [*config.pythonpath, os.getcwd()]
+    sys.path[:0] = [*config.pythonpath, system.getcwd()]
 
 
 def _change_identity(config: Config) -> None:
@@ -222,10 +222,10 @@ def _change_identity(config: Config) -> None:
     else:
         gid = account.pw_gid if account is not None else os.getgid()
     if account is not None:
-        os.initgroups(account.pw_name, gid)
-    os.setgid(gid)
+        system.initgroups(account.pw_name, gid)
+    system.setgid(gid)
     if account is not None:
-        os.setuid(account.pw_uid)
+        system.setuid(account.pw_uid)
         os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
 
 
