@@ -9,6 +9,7 @@
 #   make fuzz     made-up requests and applications, guided by coverage; docs/http.md says more
 #   make bench    CPU time, throughput and waits beside other servers
 #   make deb      the Debian package of what is committed, in dist/
+#   make release  source distribution, wheel and Debian package, each built twice and compared, in dist/
 #   make clean    back to a fresh clone
 #
 # The first run sets up .venv; later ones find its stamp. STARDUST_TEST_SLOW=5 stretches every time limit of
@@ -47,7 +48,7 @@ endef
 
 FUZZ_RUNS = 100000
 
-.PHONY: run test quick check machines machine live fuzz bench deb clean
+.PHONY: run test quick check machines machine live fuzz bench deb release clean
 
 run: .venv/run.stamp
 	@echo 'Serving examples/hello on http://127.0.0.1:5000/ (Ctrl-C stops it)'
@@ -83,6 +84,10 @@ bench: .venv/bench.stamp
 deb:
 	@$(call install,$(DEB_PACKAGES))
 	packaging/build-deb.sh
+
+release: .venv/release.stamp
+	@$(call install,$(DEB_PACKAGES))
+	.venv/release/bin/python tools/release.py
 
 .venv/run.stamp: pyproject.toml
 	@$(call install,$(RUN_PACKAGES))
@@ -122,6 +127,12 @@ deb:
 	@$(call install,$(BENCH_PACKAGES))
 	.venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 \
 		--requirement bench/requirements.txt
+	@touch $@
+
+# Of its own, for what is built must not depend on what tests have brought.
+.venv/release.stamp: .venv/run.stamp packaging/requirements.txt
+	.venv/bin/python -m venv .venv/release
+	.venv/release/bin/pip install --quiet --disable-pip-version-check --requirement packaging/requirements.txt
 	@touch $@
 
 clean:
