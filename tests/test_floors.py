@@ -1,6 +1,7 @@
 """The floors of the package: who may import whom, held by walking the syntax trees.
 
-The table FLOORS is the one in docs/architecture.md. A new module is one row here and one there.
+The table of docs/architecture.md is made of FLOORS. A new module is one row here; then run
+`python -m tests.test_floors`.
 The rules, each a test below:
 
 - a module imports only from lower floors, and lower steps of its floor (a pair: floor, step); or from its own
@@ -26,6 +27,8 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[1]
+PAGE = TOP / "docs" / "architecture.md"
+HEADING = "| folder | interpreter | modules, by floor | answer |\n|---|---|---|---|\n"
 
 FLOORS: dict[str, int | tuple[int, int]] = {
     "base.errors": 0,
@@ -314,6 +317,41 @@ def floor(module: str) -> tuple[int, int]:
     return place if isinstance(place, tuple) else (place, 0)
 
 
+def number(module: str) -> str:
+    """5 -> "5", (5, 12) -> "5.12"."""
+    place = FLOORS[module]
+    return str(place) if isinstance(place, int) else ".".join(map(str, place))
+
+
+def by_folder() -> Iterator[str]:
+    """The table of docs/architecture.md: folders from the ground up, and in each its modules, by floor."""
+    folders: dict[str, list[str]] = {}
+    for module in FLOORS:
+        folders.setdefault(folder(module), []).append(module)
+    for name, modules in sorted(folders.items(), key=lambda pair: (max(map(floor, pair[1])), pair[0])):
+        floors: dict[str, list[str]] = {}
+        for module in sorted(modules, key=lambda module: (floor(module), module)):
+            floors.setdefault(number(module), []).append(f"`{module.rpartition('.')[2]}`")
+        rooms = " · ".join(f"{place}: {' '.join(names)}" for place, names in floors.items())
+        side = "application's" if name in APP_SIDE else "server's"
+        about = ast.get_docstring(TREES[name]) if name else "argv → run."
+        assert about is not None
+        yield f"| `{name or 'stardust'}/` | {side} | {rooms} | {about.splitlines()[0].rstrip('.')} |"
+
+
+def write() -> None:
+    """Make the table of docs/architecture.md anew: `python -m tests.test_floors`."""
+    before, _, rest = PAGE.read_text().partition(HEADING)
+    after = rest[rest.index("\n\n") :]
+    PAGE.write_text(before + HEADING + "\n".join(by_folder()) + after)
+
+
+def test_the_page_has_this_table() -> None:
+    _, found, rest = PAGE.read_text().partition(HEADING)
+    assert found
+    assert rest.split("\n\n")[0].splitlines() == [*by_folder()], "run: python -m tests.test_floors"
+
+
 def test_every_module_has_a_floor() -> None:
     assert sorted(FLOORS) == MODULES
 
@@ -417,3 +455,7 @@ def test_app_side_imports_under_the_oldest_interpreter() -> None:
         [pypy, "-B", "-c", program, *names], cwd=TOP, capture_output=True, text=True, timeout=60, check=False
     )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+if __name__ == "__main__":
+    write()
