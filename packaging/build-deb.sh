@@ -1,12 +1,12 @@
 #!/bin/bash
-# packaging/build-deb.sh [OUTPUT_DIRECTORY]: builds the Debian package, source and binary, into dist/ or the directory
-# named. Build-Depends of packaging/debian/control must be installed; `make deb` sees to that.
+# packaging/build-deb.sh [OUTPUT_DIRECTORY]: builds the Debian package, source and binary, into dist/ or the given
+# directory. Build-Depends of packaging/debian/control must be installed; `make deb` installs them.
 #
-# In a git tree it builds what is committed, so that the package has a commit that it was made of; what is not is
-# named. A tree without .git is built as it is, but for dist/.
+# In a git tree it builds what is committed, so that every package corresponds to a commit, and lists what is not
+# committed. It builds a tree without .git as it is, except dist/.
 #
-# The same commit gives the same bytes: `make release` holds that. The moment in them is SOURCE_DATE_EPOCH: that of
-# the commit if it is not set, and without .git that of packaging/debian/changelog.
+# The same commit gives the same bytes; `make release` checks that. Time stamps are SOURCE_DATE_EPOCH: if it is not
+# set, the time of the commit, and without .git that of the top entry of packaging/debian/changelog.
 set -euo pipefail
 umask 022
 

@@ -31,8 +31,9 @@ from stardust.logs.log import Log
 from stardust.settings.table import Config
 from stardust.supervisor import health, plan
 from stardust.supervisor.plan import Policy, State
-from stardust.worker.loop import Door, Loop
-from stardust.worker.process import Orders
+from stardust.worker.entrance import Door
+from stardust.worker.loop import Loop
+from stardust.worker.orders import Orders
 from tests import pools
 
 PATIENCE = 60.0  # s
@@ -67,10 +68,10 @@ class Worker:
         """It was told to stop: as its process would, it gives everything back, and connections with it."""
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
-        for connection in self._loop.connections.values():
+        for connection in self._loop.book.connections.values():
             connection.close()
-        if self._loop.pool is not None:
-            pools.end(self._loop.pool)
+        if self._loop.threads is not None:
+            pools.end(self._loop.threads.pool)
         self._loop.epoll.close()
         self._door.socket.close()
         self.channel.close()
