@@ -12,8 +12,8 @@ from typing import Protocol
 from stardust.base.errors import ControlError
 from stardust.control.server import Client, Control
 from stardust.logs.log import Log
-from stardust.supervisor import plan
-from stardust.supervisor.plan import Outcome, State, Stop
+from stardust.supervisor import vocabulary
+from stardust.supervisor.state import Outcome, State, Stop
 
 
 class Host(Protocol):
@@ -24,7 +24,7 @@ class Host(Protocol):
 
     def watch(self, descriptor: int, react: Callable[[], object]) -> None: ...
     def unwatch(self, descriptor: int) -> None: ...
-    def see(self, event: plan.Event) -> None: ...
+    def see(self, event: vocabulary.Event) -> None: ...
     def status(self) -> dict[str, object]: ...
 
 
@@ -86,7 +86,7 @@ class Clients:
                 self._stopping.append(client)
                 # Who asks for what is under way already is not impatient, as one who signals twice is.
                 if self._host.state.stop is Stop.NO:
-                    self._host.see(plan.StopAsked())
+                    self._host.see(vocabulary.StopAsked())
             case "reload":
                 self._reload(client)
 
@@ -101,7 +101,7 @@ class Clients:
             self._waiting_next.append(client)
         else:
             self._waiting.append(client)
-        self._host.see(plan.ReloadAsked())
+        self._host.see(vocabulary.ReloadAsked())
 
     def _left(self, client: Client, fault: ControlError) -> None:
         if not client.gone:
@@ -113,7 +113,7 @@ class Clients:
         self._dismiss(client)
         if waited and not self._waiting:
             # systemd killed `stardustctl reload` at its time limit, and now says that the reload failed.
-            self._host.see(plan.ReloadAbandoned())
+            self._host.see(vocabulary.ReloadAbandoned())
 
     def _dismiss(self, client: Client) -> None:
         self._host.unwatch(client.fileno())

@@ -21,7 +21,7 @@ from stardust.logs.log import Log, Sink
 from stardust.logs.logfile import LogFile
 from stardust.settings import table as settings
 from stardust.settings.table import Config
-from stardust.supervisor.plan import Policy
+from stardust.supervisor.state import Policy
 
 
 class RequestLog:

@@ -43,11 +43,23 @@ from stardust.logs.events import (
 )
 from stardust.logs.log import Log
 from stardust.settings.table import Config
-from stardust.supervisor import deaths, health, plan, processes, report
+from stardust.supervisor import deaths, health, processes, report, vocabulary
 from stardust.supervisor.clients import Clients
 from stardust.supervisor.custody import Custody
 from stardust.supervisor.generation import Generation
-from stardust.supervisor.plan import Phase, State, Stop, Zygote
+from stardust.supervisor.observe import observe
+from stardust.supervisor.plan import plan
+from stardust.supervisor.state import (
+    Outcome,
+    Phase,
+    State,
+    Stop,
+    Zygote,
+    in_progress,
+    members,
+    preferred,
+    target,
+)
 from stardust.systemd.notify import Notifier
 
 _EXTENSION = 15.0  # s; by how much systemd's time limit is moved while there is progress,
@@ -136,7 +148,7 @@ class Supervisor:
         self.clients = Clients(given.control, self)
         self.keeper = Keeper(given.notifier, given.stored)
         self.custody = Custody(given.notifier, given.left, given.room, given.log)
-        self.said_last: plan.Outcome | None = None
+        self.said_last: Outcome | None = None
         self.said_serving = 0
         self.judge_at = self.watchdog_at = self.extend_at = math.inf
         if given.watchdog is not None:
@@ -159,10 +171,10 @@ class Supervisor:
     def _settle(self) -> float:
         """Plan and act until nothing is left to do; when to look again."""
         while True:
-            decided = plan.plan(self.state, self.now)
+            decided = plan(self.state, self.now)
             for action in decided.actions:
                 # The state first: what the act itself reveals, above all that it failed, comes after.
-                self.see(plan.Ordered(action))
+                self.see(vocabulary.Ordered(action))
                 self._act(action)
             self._speak()
             if self.exit is not None or not decided.actions:
@@ -178,9 +190,9 @@ class Supervisor:
             if self.watched.get(descriptor) is react:
                 react()
 
-    def see(self, event: plan.Event) -> None:
+    def see(self, event: vocabulary.Event) -> None:
         """Something was seen; what follows from it is planned when all that came with it is."""
-        self.state = plan.observe(self.state, event, self.now)
+        self.state = observe(self.state, event, self.now)
 
     def watch(self, descriptor: int, react: Callable[[], object]) -> None:
         """Call `react` whenever `descriptor` is readable."""
@@ -203,7 +215,7 @@ class Supervisor:
             if self._healthy(self.given.watchdog):
                 self.given.notifier.watchdog()
             self.watchdog_at = self.now + self.given.watchdog / 3
-        if not plan.in_progress(self.state):
+        if not in_progress(self.state):
             self.extend_at = math.inf
         elif self.extend_at == math.inf or self.now >= self.extend_at:
             self.given.notifier.extend(_EXTENSION)
@@ -255,7 +267,7 @@ class Supervisor:
             self._ping(self.children[number])
         self.judge_at = judgement.look_at
         for number, why in judgement.stuck.items():
-            self.see(plan.Overdue(number, why))
+            self.see(vocabulary.Overdue(number, why))
         if judgement.stuck:
             self.judge_at = self.now
 
@@ -287,7 +299,7 @@ class Supervisor:
                 if entry.heartbeat >= child.pinged:
                     self._ping(child)
         starting = any(worker.phase is Phase.STARTING for worker in self.state.workers.values())
-        return alive or starting or plan.in_progress(self.state)
+        return alive or starting or in_progress(self.state)
 
     # --- what is heard -----------------------------------------------------------------------------------
 
@@ -313,15 +325,15 @@ class Supervisor:
             case signal.SIGCHLD:
                 self._reap()
             case signal.SIGHUP:
-                self.see(plan.ReloadAsked())
+                self.see(vocabulary.ReloadAsked())
             case signal.SIGTERM | signal.SIGINT:
-                self.see(plan.StopAsked())
+                self.see(vocabulary.StopAsked())
             case signal.SIGQUIT:
-                self.see(plan.StopAsked(fast=True))
+                self.see(vocabulary.StopAsked(fast=True))
             case signal.SIGTTIN:
-                self.see(plan.Adjusted(+1))
+                self.see(vocabulary.Adjusted(+1))
             case signal.SIGTTOU:
-                self.see(plan.Adjusted(-1))
+                self.see(vocabulary.Adjusted(-1))
             case signal.SIGUSR1:
                 self._reopen_logs()
 
@@ -352,7 +364,7 @@ class Supervisor:
             self.log.error(how)
         for child in [child for child in self.children.values() if child.generation == number]:
             self._orphaned(child)
-        self.see(plan.ZygoteGone(number, how))
+        self.see(vocabulary.ZygoteGone(number, how))
         self._forget_generations()
 
     def _orphaned(self, child: Child) -> None:
@@ -380,18 +392,18 @@ class Supervisor:
         self.generations[number].owes.pop(content.get("worker", 0), None)
         match message.kind:
             case "loaded":
-                self.see(plan.Loaded(number))
+                self.see(vocabulary.Loaded(number))
             case "failed":
-                self.see(plan.Failed(number, content["reason"], content["detail"]))
+                self.see(vocabulary.Failed(number, content["reason"], content["detail"]))
             case "misconfigured":
-                self.see(plan.Failed(number, content["reason"], "", Exit.CONFIG))
+                self.see(vocabulary.Failed(number, content["reason"], "", Exit.CONFIG))
             case "forked" if child is not None:
                 self._forked(child, content["pid"])
             case "fork-failed" if child is not None:
                 reason = f"cannot fork worker {child.number}: {content['reason']}"
                 self.log.error(reason, fields=child.fields())
                 self._forget_child(child)
-                self.see(plan.ForkFailed(child.number))
+                self.see(vocabulary.ForkFailed(child.number))
             case "exited" if child is not None:
                 self._worker_died(child, content["status"])
 
@@ -424,18 +436,18 @@ class Supervisor:
         content = message.content
         match message.kind:
             case "ready":
-                self.see(plan.Ready(child.number))
+                self.see(vocabulary.Ready(child.number))
                 self._tell_progress(child)
             case "leaving":
-                self.see(plan.Leaving(child.number))
+                self.see(vocabulary.Leaving(child.number))
                 self._have_others_look()
             case "paused":
                 pause, connections, since = content["pause"], content["connections"], content["since"]
-                self.see(plan.Paused(child.number, pause, connections, since))
+                self.see(vocabulary.Paused(child.number, pause, connections, since))
             case "failed":
                 failure = f"worker {child.number}: {content['reason']}\n{content['detail']}"
                 self.log.error(failure, fields=child.fields())
-                self.see(plan.WorkerFailed(child.number, content["reason"], content["detail"]))
+                self.see(vocabulary.WorkerFailed(child.number, content["reason"], content["detail"]))
 
     def _have_others_look(self) -> None:
         """A listener wakes one worker (EPOLLEXCLUSIVE): the one that has just left may have been the one."""
@@ -460,7 +472,7 @@ class Supervisor:
             if requests is not None:
                 requests.killed(entry, why, now=self.now, wall=time.time() - self.now)
         self._forget_child(child)
-        self.see(plan.Gone(child.number, how))
+        self.see(vocabulary.Gone(child.number, how))
         self._have_others_look()
         self._forget_generations()
 
@@ -487,54 +499,54 @@ class Supervisor:
 
     def _tell_progress(self, child: Child) -> None:
         if child.generation == self.state.coming:
-            ready = len(plan.members(self.state, child.generation, Phase.READY))
-            wanted = plan.target(self.state)
+            ready = len(members(self.state, child.generation, Phase.READY))
+            wanted = target(self.state)
             self.clients.progress(f"generation {child.generation}: {ready}/{wanted} workers ready")
 
     # --- what is done ------------------------------------------------------------------------------------
 
-    def _act(self, action: plan.Action) -> None:
+    def _act(self, action: vocabulary.Action) -> None:
         match action:
-            case plan.Start(number):
+            case vocabulary.Start(number):
                 self._do_start(number)
-            case plan.GiveUp(number, reason):
+            case vocabulary.GiveUp(number, reason):
                 self.log.error(f"generation {number}: {reason}")
-            case plan.Fork(number, slot, generation):
+            case vocabulary.Fork(number, slot, generation):
                 self._do_fork(number, slot, generation)
-            case plan.Retire(number, final):
+            case vocabulary.Retire(number, final):
                 self._do_retire(number, "stop" if final else "retire")
-            case plan.Dump(number, why):
+            case vocabulary.Dump(number, why):
                 self._do_dump(number, why)
-            case plan.Kill(number, why):
+            case vocabulary.Kill(number, why):
                 self._do_kill(number, why)
-            case plan.Close(number):
+            case vocabulary.Close(number):
                 self._do_close(number)
-            case plan.SayReloading(number):
+            case vocabulary.SayReloading(number):
                 self.log.info(f"reloading: generation {number}")
                 stamp = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
                 self.given.notifier.reloading(stamp)
-            case plan.SayReady():
+            case vocabulary.SayReady():
                 self._do_say_ready()
-            case plan.SayStopping():
+            case vocabulary.SayStopping():
                 self.log.info("stopping")
                 self._store_connections()
                 self.scoreboard.stopping = True
                 self.given.notifier.stopping(self._status_line())
-            case plan.CheckIdle():
-                self.see(plan.QuietSince(health.quiet_since(self._entries().values(), self.now)))
-            case plan.Pause(number):
+            case vocabulary.CheckIdle():
+                self.see(vocabulary.QuietSince(health.quiet_since(self._entries().values(), self.now)))
+            case vocabulary.Pause(number):
                 self.log.debug("no request for idle-timeout: asking the workers whether anybody is connected")
                 self._tell_everybody("pause", {"pause": number})
-            case plan.Resume():
+            case vocabulary.Resume():
                 self.log.debug("not idle: going on")
                 self._tell_everybody("resume")
-            case plan.LeaveIdle():
+            case vocabulary.LeaveIdle():
                 timeout = self.generations[self.state.serving].config.idle_timeout
                 text = f"idle for {timeout:g} s: leaving; the next connection starts the server again"
                 self.log.info(text, IDLE_EXIT)
-            case plan.Conclude(outcome):
+            case vocabulary.Conclude(outcome):
                 self.clients.conclude(outcome)
-            case plan.Leave(code):
+            case vocabulary.Leave(code):
                 self.exit = code
                 self.gone_by = min(self.gone_by, self.now + _STORING)
 
@@ -571,18 +583,18 @@ class Supervisor:
             config = self.given.config if number == 1 else self._configuration()
             listeners = self.keeper.open(config, self.given.inherited, self._bound())
             generation = self.generations[number] = Generation(number, config, listeners)
-            self.see(plan.Configured(number, generation.policy))
+            self.see(vocabulary.Configured(number, generation.policy))
             self._warn_of_idle_timeout(generation)
             self._warn_of_backlog(generation)
             generation.open_request_log(self.log)
             environ = configs.application_environment(config, self.given.environ)
             generation.pid, channel = processes.start_zygote(generation.interpreter, environ)
         except StardustError as fault:
-            self.see(plan.Failed(number, str(fault), "", Exit(fault.exit)))
+            self.see(vocabulary.Failed(number, str(fault), "", Exit(fault.exit)))
             return
         except OSError as fault:
             what = fault.filename or generation.interpreter
-            self.see(plan.Failed(number, f"{what}: {fault.strerror}", "", Exit.FAILURE))
+            self.see(vocabulary.Failed(number, f"{what}: {fault.strerror}", "", Exit.FAILURE))
             return
         generation.channel = channel
         links = (self.link, self.custody.shelf)
@@ -625,7 +637,7 @@ class Supervisor:
             order = {"worker": number, "slot": slot}
             if not self._order(child, "fork", order, theirs.fileno(), stacks):
                 self._forget_child(child)
-                self.see(plan.ForkFailed(number))
+                self.see(vocabulary.ForkFailed(number))
                 return
         self.watch(child.channel.fileno(), lambda: self._worker_speaks(child))
 
@@ -675,7 +687,7 @@ class Supervisor:
         if generation is not None and generation.pid:
             os.kill(generation.pid, signal.SIGKILL)
         else:
-            self.see(plan.ZygoteGone(number))
+            self.see(vocabulary.ZygoteGone(number))
             self._forget_generations()
 
     def _do_say_ready(self) -> None:
@@ -686,7 +698,7 @@ class Supervisor:
     def _speak(self) -> None:
         """Say what has changed: in the log, on the scoreboard, to systemd."""
         state = self.state
-        source = plan.preferred(state)
+        source = preferred(state)
         loaded = source is not None and source.zygote is Zygote.LOADED
         self.scoreboard.replaceable = loaded and state.stop is Stop.NO
         if state.last is not self.said_last and state.last is not None and not state.last.ok:
@@ -702,7 +714,7 @@ class Supervisor:
         if self.judge_at == math.inf and self.children:
             self.judge_at = self.now
 
-    def _tell_failure(self, outcome: plan.Outcome) -> None:
+    def _tell_failure(self, outcome: Outcome) -> None:
         failed, serving = self.state.next_generation - 1, self.state.serving
         text = f"generation {failed} failed: {outcome.reason}"
         if serving:
@@ -717,7 +729,7 @@ class Supervisor:
         places = ", ".join(f"{each.name} {each.address}" for each in generation.listeners)
         self.log.info(
             f"generation {number} serves {generation.config.app} with "
-            f"{plan.target(self.state)} workers on {places}",
+            f"{target(self.state)} workers on {places}",
             event,
             {"STARDUST_GENERATION": number},
         )

@@ -19,7 +19,7 @@ from stardust.listeners.listeners import Listener
 from stardust.logs.log import Log, Sink
 from stardust.settings.table import Config, Listen
 from stardust.supervisor.generation import Generation, RequestLog, open_request_log
-from stardust.supervisor.plan import Policy
+from stardust.supervisor.state import Policy
 from stardust.zygote import main as zygote
 
 # --- what a zygote is told first -------------------------------------------------------------------------

@@ -28,11 +28,11 @@ from stardust.ipc.channel import Channel, Message, pair
 from stardust.listeners import listeners as listener
 from stardust.logs import events
 from stardust.logs.log import Log, Sink
-from stardust.supervisor import plan, processes
+from stardust.supervisor import processes, vocabulary
 from stardust.supervisor.custody import Custody
 from stardust.supervisor.deaths import Kills
-from stardust.supervisor.plan import Phase
 from stardust.supervisor.shell import Supervisor, Surroundings
+from stardust.supervisor.state import Phase
 from stardust.systemd.notify import Notifier
 from tests.descriptors import open_descriptors
 from tests.journald import Journal
@@ -136,7 +136,7 @@ class Stage:
     def close(self) -> None:
         """Stop at once, whatever has happened, and leave nothing."""
         supervisor = self.supervisor
-        supervisor.see(plan.StopAsked(fast=True))
+        supervisor.see(vocabulary.StopAsked(fast=True))
         self.settle()
         self.until(self._over)
         supervisor._close()
@@ -270,7 +270,7 @@ def test_p2_fork_that_fails_is_logged_and_tried_again(stage: Callable[..., Stage
 def test_reload_retires_old_workers(stage: Callable[..., Stage]) -> None:
     it = stage(max_workers=1)
     it.boot()
-    it.supervisor.see(plan.ReloadAsked())
+    it.supervisor.see(vocabulary.ReloadAsked())
     it.settle()
     for descriptor in it.hear(2).descriptors:
         os.close(descriptor)
@@ -332,7 +332,7 @@ def test_connections_to_be_stored_hold_the_end_up(
         supervisor.custody.close()
         supervisor.custody = Custody(supervisor.given.notifier, [], 10, supervisor.log)
         supervisor.custody.open()
-        supervisor.see(plan.StopAsked())
+        supervisor.see(vocabulary.StopAsked())
         supervisor._settle()
         assert supervisor.exit is Exit.OK
         assert not supervisor._may_go()
@@ -351,7 +351,7 @@ def test_reload_of_a_broken_file_starts_nothing(stage: Callable[..., Stage], tmp
     it = stage(max_workers=1)
     it.boot()
     (tmp_path / "stardust.toml").write_text('app = "shop"\nmax-workers = "many"\n')
-    it.supervisor.see(plan.ReloadAsked())
+    it.supervisor.see(vocabulary.ReloadAsked())
     it.settle()
     assert len(it.zygotes) == 1
     assert it.supervisor.state.serving == 1
@@ -429,7 +429,7 @@ def test_stuck_worker_writes_its_stacks_and_is_killed(
             os.write(it.workers[1].stacks, b"Thread 0x1:\n  File shop.py\n")
 
     monkeypatch.setattr(processes, "signal_process", witness)
-    it.supervisor.see(plan.Overdue(1, "request-timeout"))
+    it.supervisor.see(vocabulary.Overdue(1, "request-timeout"))
     it.settle()
     it.start_worker()
     it.until(lambda: 1 not in it.supervisor.children)
@@ -463,7 +463,7 @@ class TestEvents:
     def test_reload_failed(self, stage: Callable[..., Stage], journald: Journal, tmp_path: Path) -> None:
         it = self.booted(stage, journald)
         (tmp_path / "stardust.toml").write_text("max-workers = 'many'")
-        it.supervisor.see(plan.ReloadAsked())
+        it.supervisor.see(vocabulary.ReloadAsked())
         it.settle()
         assert journald.expect("MESSAGE_ID", events.RELOAD_FAILED.id)["STARDUST_GENERATION"] == "2"
 
@@ -492,7 +492,7 @@ class TestEvents:
         """The deed is an event, the death that follows from it is none."""
         it = self.booted(stage, journald)
         it.supervisor.scoreboard.slot(0).busy(1, time.monotonic(), 0.0, b"192.0.2.1 GET /a HTTP/1.1")
-        it.supervisor.see(plan.Overdue(1, "request-timeout"))
+        it.supervisor.see(vocabulary.Overdue(1, "request-timeout"))
         it.until(lambda: 1 not in it.supervisor.children)
         timed_out = journald.expect("MESSAGE_ID", events.WORKER_TIMED_OUT.id)
         assert (timed_out["STARDUST_WORKER"], timed_out["STARDUST_REQUEST"]) == ("1", "GET /a HTTP/1.1")
