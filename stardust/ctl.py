@@ -18,6 +18,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 
 from stardust import __version__
+from stardust.base import system
 from stardust.base.errors import ControlError, Exit, StardustError
 from stardust.control import address, client
 
@@ -104,8 +105,7 @@ def _paths(options: argparse.Namespace) -> list[str]:
 def _control_socket(path: str) -> str:
     """The file's `control-socket`, "" if it has none or cannot be read: the server says what is wrong."""
     try:
-        with open(path, "rb") as file:
-            setting = tomllib.load(file).get("control-socket", "")
+        setting = tomllib.loads(system.read_file(path).decode()).get("control-socket", "")
     except (OSError, ValueError):
         return ""
     return setting if isinstance(setting, str) else ""

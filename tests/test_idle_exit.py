@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from stardust.base.address import Address
+from stardust.ipc import messages
 from stardust.ipc.channel import Channel, pair
 from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs.log import Log
@@ -54,8 +55,8 @@ class Worker:
     def __init__(self, number: int, listener: socket.socket, board: Scoreboard, config: Config) -> None:
         ours, theirs = pair()
         self.number = number
-        self.channel = Channel(ours)
-        self._theirs = Channel(theirs)
+        self.channel = Channel(ours, messages.SUPERVISOR_OF_WORKER)
+        self._theirs = Channel(theirs, messages.WORKER)
         door = Door(listener.dup(), Address("tcp", *listener.getsockname()), own=False)
         self._door = door
         self._loop = Loop(config, hello, [door], Log("worker", "critical"), slot=board.slot(number))
@@ -121,9 +122,8 @@ class Supervisor:
                 message = worker.channel.receive()
             except BlockingIOError:
                 return
-            assert message is not None
-            assert message.kind == "paused"
-            self.see(vocabulary.Paused(worker=worker.number, **message.content))
+            assert isinstance(message, messages.Paused)
+            self.see(vocabulary.Paused(worker.number, message.pause, message.connections, message.since))
 
     def act(self, action: vocabulary.Action) -> None:
         match action:
@@ -133,19 +133,20 @@ class Supervisor:
                 self.see(vocabulary.Loaded(generation))
             case vocabulary.Fork(number):
                 self.workers[number] = Worker(number, self.listener, self.board, self.config)
+                self.see(vocabulary.Forked(number))
                 self.see(vocabulary.Ready(number))
             case vocabulary.CheckIdle():
                 entries = [self.board.read(number) for number in self.workers]
                 self.see(vocabulary.QuietSince(health.quiet_since(entries, self.now)))
             case vocabulary.Pause(number):
                 for worker in self.workers.values():
-                    worker.channel.send("pause", {"pause": number})
+                    worker.channel.send(messages.Pause(number))
             case vocabulary.Resume():
                 for worker in self.workers.values():
-                    worker.channel.send("resume")
+                    worker.channel.send(messages.Resume())
             case vocabulary.Retire(number):
                 worker = self.workers.pop(number)
-                worker.channel.send("stop")
+                worker.channel.send(messages.Stop())
                 worker.end()
                 self.see(vocabulary.Gone(number, "exit code 0"))
             case vocabulary.Close(generation):
@@ -224,7 +225,7 @@ def test_no_connection_is_lost(listener: socket.socket, threads: int, exits: int
             assert select.select([listener], [], [], PATIENCE)[0]
             supervisor = Supervisor(listener, config)
             supervisor.run()
-            pauses += supervisor.state.idle.pause
+            pauses += supervisor.state.idle.number
         attack.ending()
         while not attack.ended():
             if select.select([listener], [], [], TIMEOUT)[0]:

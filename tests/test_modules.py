@@ -14,6 +14,7 @@ TOP = Path(__file__).parents[1]
 UNTESTED = {
     "base/errors": "declarations; the texts are held by the tests of those who raise them",
     "logs/events": "declarations; tests/tools/test_manual.py holds the catalog that is made of them",
+    "supervisor/host": "declarations; mypy holds the shell and the hosts of tests to them",
     "supervisor/vocabulary": "declarations; mypy holds each match over them to be complete",
     "worker/stream": "declarations; mypy holds both kinds of sockets to them",
     "__main__": "one call; every live test runs it",
@@ -22,6 +23,7 @@ UNTESTED = {
 # Test modules that belong to no single module.
 AT_LARGE = {
     "test_floors": "holds the package as a whole",
+    "test_faults": "holds faults.py, by which other tests let system calls fail",
     "test_modules": "this file",
     "test_packaging": "holds packaging/debian",
     "test_units": "holds packaging/systemd",

@@ -6,10 +6,10 @@
     python tools/manual.py stardustctl.1   > docs/man/stardustctl.1
     python tools/manual.py stardust.catalog > packaging/systemd/stardust.catalog
 
-The results are committed; a test holds them equal to what this module renders. What a setting does is
-said in `settings.py` and only there, what an event means in `events.py`. What is said here must change
-together with the flags (`config.py`), the signals (`docs/signals.md`), the exit codes (`errors.py`) and
-`ctl.py`. Pure, but for `main`.
+The results are committed; a test holds them equal to what this module renders. What a setting does is said in
+`settings/table.py` and only there, what an event means in `logs/events.py`. What is said here must change
+together with the flags (`config/arguments.py`), the signals (`docs/signals.md`), the exit codes
+(`base/errors.py`) and `ctl.py`. Pure, but for `main`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from types import MappingProxyType
 from stardust.base.errors import Exit
 from stardust.logs.events import EVENTS, Event
 from stardust.settings import table as settings
-from stardust.settings.table import Section, Setting
+from stardust.settings.kinds import MODE, toml
+from stardust.settings.row import Section, Setting
 
 _WIDTH = 100
 _CATALOG_WIDTH = 76  # journalctl puts "-- " before each line
@@ -35,7 +36,7 @@ def paragraph(setting: Setting) -> str:
     """All that the table says about a setting, as sentences. `Backquotes` mark what is typed."""
     sentences = [_sentence(setting.help)]
     # "At least 0" says nothing: no count and no size is negative.
-    if setting.kind is not settings.MODE and (setting.low or setting.high):
+    if setting.kind is not MODE and (setting.low or setting.high):
         sentences.append(_sentence(setting.bounds().replace(" of ", " ").strip()))
     if setting.choices:
         sentences.append(f"One of {', '.join(f'`{choice}`' for choice in setting.choices)}.")
@@ -96,7 +97,7 @@ def example() -> str:
     for section in settings.SECTIONS:
         lines += ["", "", f"# ── {section.title} ".ljust(_WIDTH, "─"), "#", *_comment(section.text)]
         for setting in of_section(section):
-            default = settings.toml(setting.default, setting.kind)
+            default = toml(setting.default, setting.kind)
             lines += ["", *_comment(paragraph(setting)), f"#{setting.key} = {default}"]
     lines += ["", *_comment(_LISTEN_INTRODUCTION)]
     for setting in settings.LISTEN_SETTINGS:
@@ -339,7 +340,7 @@ def stardust_toml_5() -> str:
     for section in settings.SECTIONS:
         parts += [_heading(section.title), _prose(section.text)]
         for setting in of_section(section):
-            default = settings.toml(setting.default, setting.kind)
+            default = toml(setting.default, setting.kind)
             parts.append(_item(f"{setting.key} = {default}", paragraph(setting)))
     parts.append(_prose(_LISTEN_INTRODUCTION))
     parts += [_item(setting.key, paragraph(setting)) for setting in settings.LISTEN_SETTINGS]

@@ -25,7 +25,7 @@ UNIX = "unix"
 ABSTRACT = "abstract"
 
 # unix(7): sun_path has 108 bytes; a path needs one of them for its final NUL, an abstract name for its first.
-_PATH_BYTES = 107
+PATH_BYTES = 107
 
 # The original takes "@" or "\0" as the mark of an abstract name. A command line cannot carry a NUL, so its
 # two-character spelling counts as well.
@@ -188,6 +188,6 @@ def _socket_name(text: str) -> str:
     if "\0" in text:
         raise ValueError("it contains a NUL character")
     size = len(text.encode("utf-8", "surrogateescape"))
-    if size > _PATH_BYTES:
-        raise ValueError(f"it has {size} bytes; a UNIX socket's name has at most {_PATH_BYTES}")
+    if size > PATH_BYTES:
+        raise ValueError(f"it has {size} bytes; a UNIX socket's name has at most {PATH_BYTES}")
     return text

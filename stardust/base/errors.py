@@ -21,7 +21,7 @@ application's interpreter too: Python 3.9 syntax.
 from __future__ import annotations
 
 import enum
-from typing import Optional
+from typing import NoReturn, Optional
 
 
 class Exit(enum.IntEnum):
@@ -129,3 +129,11 @@ class ApplicationError(StardustError):
 
 class ClientGone(StardustError):
     """The client closed or reset the connection, or what it is to get can no longer be delivered."""
+
+
+def assert_never(value: NoReturn) -> NoReturn:  # noqa: PYI050 - Python 3.9
+    """The end of a chain that handles every case: a type checker proves that it is not reached.
+
+    As in `typing` since Python 3.11, for what runs in the application's interpreter too.
+    """
+    raise AssertionError(f"not handled: {value!r}")

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from stardust.base import system
 from stardust.base.errors import ControlError
 from stardust.control import trust
 
@@ -31,9 +32,9 @@ def connect(paths: Sequence[str], server: int | None = None) -> socket.socket:
     the user of the application, who may have put a socket of its own there.
     """
     for path in paths:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = system.new_socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.connect(path)
+            system.connect(sock, path)
         except OSError as error:
             sock.close()
             if error.errno not in ABSENT:

@@ -18,9 +18,10 @@ import json
 import os
 import socket
 
+from stardust.base import system
 from stardust.base.errors import ControlError, ListenError
 from stardust.control import trust
-from stardust.listeners import listeners as listener
+from stardust.listeners import binding
 
 COMMANDS = ("reload", "status", "stop")
 
@@ -39,7 +40,7 @@ class Client:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        system.setsockopt(sock, socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self._socket = sock
         self._received = b""
         self._commanded = False
@@ -120,7 +121,7 @@ def _command(line: bytes) -> str:
 class Control:
     """The listening socket. Made by the process that answers: whose descendants are refused."""
 
-    def __init__(self, sock: socket.socket, path: str, file: listener.FileId) -> None:
+    def __init__(self, sock: socket.socket, path: str, file: binding.FileId) -> None:
         self.path = path
         self._socket = sock
         self._file = file
@@ -134,13 +135,13 @@ class Control:
         directory = os.path.dirname(path)
         try:
             if directory:
-                os.mkdir(directory, 0o755)
+                system.mkdir(directory, 0o755)
         except FileExistsError:
             pass
         except OSError as error:
             raise ListenError(f"control socket {path}: cannot make {directory}: {error.strerror}") from error
         try:
-            sock, file = listener.bind_path(path, mode=0o600, backlog=BACKLOG)
+            sock, file = binding.bind_path(path, mode=0o600, backlog=BACKLOG)
         except ListenError as error:
             raise ListenError(f"control socket {error}") from error
         return cls(sock, path, file)
@@ -151,13 +152,13 @@ class Control:
     def accept(self) -> Client | None:
         """The next client, None if none waits. ControlError: one was refused, told so, and cut off."""
         try:
-            sock, _ = self._socket.accept()
+            sock, _ = system.accept(self._socket)
         except (BlockingIOError, ConnectionAbortedError):
             return None
         except OSError as error:
             raise ControlError(f"control socket {self.path}: cannot accept: {error.strerror}") from error
         client = Client(sock)
-        reason = trust.refusal(trust.peer(sock), pid=os.getpid(), uid=os.geteuid(), parent=trust.parent)
+        reason = trust.refusal(trust.peer(sock), pid=os.getpid(), uid=os.geteuid(), parent=system.parent)
         if reason:
             client.finish(False, reason)
             client.close()
@@ -166,5 +167,5 @@ class Control:
 
     def close(self) -> None:
         """Stop listening and remove the file, if it still is ours."""
-        listener.remove(self.path, self._file)
+        binding.remove(self.path, self._file)
         self._socket.close()

@@ -11,9 +11,10 @@ that makes another service start a program for it (cron, a user's service manage
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Callable
 from typing import NamedTuple
+
+from stardust.base import system
 
 # Longer than any sane chain of processes: a bound for a walk over data that changes under it.
 ANCESTORS = 1000
@@ -27,8 +28,8 @@ class Peer(NamedTuple):
 
 
 def peer(sock: socket.socket) -> Peer:
-    """SO_PEERCRED, unix(7): struct ucred { pid_t pid; uid_t uid; gid_t gid; }."""
-    pid, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    """The process at the other end of a UNIX socket."""
+    pid, uid, _ = system.peer_credentials(sock)
     return Peer(pid, uid)
 
 
@@ -56,13 +57,3 @@ def refusal(peer: Peer, *, pid: int, uid: int, parent: Callable[[int], int]) -> 
         if ancestor == 0:
             return ""
     return f"cannot tell whether process {peer.pid} belongs to the server"
-
-
-def parent(pid: int) -> int:
-    """The parent of a process. /proc/PID/stat, proc(5): the second field after the name and its bracket."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        _, _, fields = file.read().rpartition(b")")
-    try:
-        return int(fields.split()[1])
-    except IndexError:
-        raise ValueError(f"/proc/{pid}/stat: unexpected form") from None

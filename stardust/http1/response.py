@@ -22,10 +22,9 @@ from typing import NamedTuple, Optional
 
 from stardust.base.errors import ApplicationError
 from stardust.http1 import grammar
-from stardust.http1.head import Head
+from stardust.http1.head import CHUNKED, Head
 
-# `Opening.body` of a body in chunks, and of one that ends with the connection.
-CHUNKED = -1
+# `Opening.body` of a body that ends with the connection. In chunks it is CHUNKED, as of a request.
 UNTIL_CLOSE = -2
 
 # last-chunk and an empty trailer section (RFC 9112 7.1)

@@ -30,7 +30,6 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import array
 import math
 import os
 import re
@@ -55,8 +54,6 @@ _HOST = re.compile(r"[0-9A-Za-z._:%-]{0,255}")
 _PEER = re.compile(r"([0-9A-Fa-f:.]{0,45}) ([0-9]{0,5})")
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
-_NO_WAIT = socket.MSG_DONTWAIT | getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)  # PyPy does not name it
-_DESCRIPTORS = socket.CMSG_SPACE(array.array("i").itemsize)
 
 
 class Passage(NamedTuple):
@@ -83,12 +80,12 @@ class Link:
 
     @classmethod
     def create(cls) -> Link:
-        return cls(*socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        return cls(*system.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
 
     @classmethod
     def adopt(cls, reader: int, writer: int) -> Link:
         """The link whose ends came as descriptors."""
-        return cls(socket.socket(fileno=reader), socket.socket(fileno=writer))
+        return cls(system.new_socket(fileno=reader), system.new_socket(fileno=writer))
 
     @property
     def descriptors(self) -> list[int]:
@@ -117,11 +114,10 @@ class Link:
         with it is closed), and OSError (EMFILE, ENFILE) before anything is taken.
         """
         # Without a free descriptor the kernel would drop the connection (unix(7)), not keep it for later.
-        os.close(os.dup(self._reader.fileno()))
-        data, ancillary, flags, _ = self._reader.recvmsg(_MOST_BYTES, _DESCRIPTORS, _NO_WAIT)
-        descriptors = _descriptors(ancillary)
+        system.close(system.dup(self._reader.fileno()))
+        data, descriptors, whole = system.recvmsg(self._reader, _MOST_BYTES, 1, socket.MSG_DONTWAIT)
         try:
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if not whole:
                 raise HandoffError("a message is too long, or more than one descriptor came with it")
             if data == _NUDGE and not descriptors:
                 return None
@@ -131,18 +127,15 @@ class Link:
             return _connection(descriptors.pop()), passage
         finally:
             for descriptor in descriptors:
-                os.close(descriptor)
+                system.close(descriptor)
 
     def close(self) -> None:
         self._reader.close()
         self._writer.close()
 
     def _send(self, data: bytes, *descriptors: int) -> bool:
-        rights = (
-            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-        )
         try:
-            self._writer.sendmsg([data], rights, socket.MSG_DONTWAIT)
+            system.sendmsg(self._writer, data, descriptors, socket.MSG_DONTWAIT)
         except OSError:
             return False
         return True
@@ -207,26 +200,14 @@ def _is_moment(value: float) -> bool:
     return math.isfinite(value) and value >= 0.0
 
 
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    numbers = array.array("i")
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-    return numbers.tolist()
-
-
 def _connection(descriptor: int) -> socket.SocketType:
     """The socket behind a descriptor. Whether it is connected, its first use will tell."""
     try:
-        sock = socket.SocketType(fileno=descriptor)
+        sock = system.bare_socket(fileno=descriptor)
     except OSError:
-        os.close(descriptor)
+        system.close(descriptor)
         raise HandoffError("a descriptor that is no socket") from None
-    if (
-        sock.family not in _FAMILIES
-        or sock.type != socket.SOCK_STREAM
-        or sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    ):
+    if sock.family not in _FAMILIES or sock.type != socket.SOCK_STREAM or system.is_listening(sock):
         sock.close()
         raise HandoffError("a socket that is no connection of a stream")
     return sock

@@ -15,10 +15,11 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from typing import NamedTuple
+
+from stardust.base import system
 
 SLOTS = 1024
 _HEADER = 4096
@@ -70,13 +71,13 @@ class Scoreboard:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self._map = mmap.mmap(descriptor, _HEADER + SLOTS * _SLOT)
+        self._map = system.map_shared(descriptor, _HEADER + SLOTS * _SLOT)
         self._bytes = memoryview(self._map)
 
     @classmethod
     def create(cls) -> Scoreboard:
-        descriptor = os.memfd_create("stardust-scoreboard", os.MFD_CLOEXEC)
-        os.truncate(descriptor, _HEADER + SLOTS * _SLOT)
+        descriptor = system.memfd_create("stardust-scoreboard", os.MFD_CLOEXEC)
+        system.ftruncate(descriptor, _HEADER + SLOTS * _SLOT)
         return cls(descriptor)
 
     def slot(self, number: int) -> Slot:

@@ -22,17 +22,14 @@ Runs in the application's interpreter too.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 import struct
 from collections.abc import Mapping
 
-SOCKET = "/run/systemd/journal/socket"
+from stardust.base import system
 
-# fcntl(2), linux/fcntl.h; PyPy does not name them. All four seals, or the journal does not trust the memory.
-_F_ADD_SEALS = 1033
-_SEALED = 0x0001 | 0x0002 | 0x0004 | 0x0008  # F_SEAL_SEAL, _SHRINK, _GROW, _WRITE
+SOCKET = "/run/systemd/journal/socket"
 
 _TOO_LARGE = (errno.EMSGSIZE, errno.ENOBUFS)
 
@@ -60,9 +57,9 @@ def send(path: str, record: bytes) -> bool:
     would wait for the same journal.
     """
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        with system.new_socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             try:
-                sock.sendto(record, socket.MSG_DONTWAIT, path)
+                system.sendmsg(sock, record, (), socket.MSG_DONTWAIT, path)
             except OSError as fault:
                 if fault.errno not in _TOO_LARGE:
                     raise
@@ -76,12 +73,10 @@ def send(path: str, record: bytes) -> bool:
 
 def _send_as_memory(sock: socket.socket, path: str, record: bytes) -> None:
     """An empty datagram with the descriptor of a memfd that nobody can change any more."""
-    memory = os.memfd_create("stardust-record", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    memory = system.memfd_create("stardust-record", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        with open(memory, "wb", closefd=False) as file:
-            file.write(record)
-        fcntl.fcntl(memory, _F_ADD_SEALS, _SEALED)
-        passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", memory))]
-        sock.sendmsg([], passed, socket.MSG_DONTWAIT, path)
+        system.write_all(memory, record)
+        system.seal(memory)  # or the journal does not trust it
+        system.sendmsg(sock, b"", [memory], socket.MSG_DONTWAIT, path)
     finally:
-        os.close(memory)
+        system.close(memory)

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Optional
 
+from stardust.base import system
 from stardust.logs import journal
 from stardust.logs.events import Event
 
@@ -103,7 +104,7 @@ class Log:
         lines = text.replace("\n", "\n    ")
         data = f"{stamp}stardust[{os.getpid()}] {self.who}: {level}: {lines}\n"
         try:
-            os.write(self._descriptor, data.encode("utf-8", "backslashreplace"))
+            system.write(self._descriptor, data.encode("utf-8", "backslashreplace"))
         except OSError:
             pass  # there is no better place to say so
 
@@ -176,7 +177,7 @@ def goes_to_journal(environ: Mapping[str, str]) -> bool:
     """Whether standard error is a stream of the journal: $JOURNAL_STREAM names it (systemd.exec(5))."""
     try:
         device, inode = environ["JOURNAL_STREAM"].split(":")
-        status = os.fstat(2)
+        status = system.fstat(2)
         return (status.st_dev, status.st_ino) == (int(device), int(inode))
     except (KeyError, ValueError, OSError):
         return False

@@ -9,11 +9,11 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import os
 import select
 import stat
 from typing import Optional
 
+from stardust.base import system
 from stardust.logs.log import Log
 
 MOST = 1024 * 1024  # bytes that may wait
@@ -39,7 +39,7 @@ class LogFile:
     def reopened(self, descriptor: int) -> None:
         """Go on in another file: the old one was renamed away. What waits still goes into the old one."""
         self.flush()
-        os.close(self._descriptor)
+        system.close(self._descriptor)
         self._use(descriptor)
 
     def add(self, line: str) -> None:
@@ -58,7 +58,7 @@ class LogFile:
         lines, self._lines, self._waiting = self._lines, [], 0
         try:
             if self._poll is None:
-                _write_all(self._descriptor, b"".join(lines))
+                system.write_all(self._descriptor, b"".join(lines))
             else:
                 self._write_pieces(_pieces(lines))
         except OSError as fault:
@@ -74,13 +74,13 @@ class LogFile:
 
     def close(self) -> None:
         self.flush()
-        os.close(self._descriptor)
+        system.close(self._descriptor)
 
     def _use(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._poll: Optional[select.poll] = None
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            self._poll = select.poll()
+        if not stat.S_ISREG(system.fstat(descriptor).st_mode):
+            self._poll = system.poll()
             self._poll.register(descriptor, select.POLLOUT)
 
     def _write_pieces(self, pieces: list[bytes]) -> None:
@@ -90,7 +90,7 @@ class LogFile:
                 self._lines = pieces[position:]
                 self._waiting = sum(map(len, self._lines))
                 return
-            os.write(self._descriptor, piece)
+            system.write(self._descriptor, piece)
 
 
 def _pieces(lines: list[bytes]) -> list[bytes]:
@@ -102,9 +102,3 @@ def _pieces(lines: list[bytes]) -> list[bytes]:
         else:
             pieces += [line[start : start + _PIECE] for start in range(0, len(line), _PIECE)]
     return [piece for piece in pieces if piece]
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -7,33 +7,22 @@ under way, of the next. A client that asked for a stop waits until the superviso
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from stardust.base.errors import ControlError
 from stardust.control.server import Client, Control
-from stardust.logs.log import Log
 from stardust.supervisor import vocabulary
-from stardust.supervisor.state import Outcome, State, Stop
-
-
-class Host(Protocol):
-    """What the supervisor does for its clients."""
-
-    state: State
-    log: Log
-
-    def watch(self, descriptor: int, react: Callable[[], object]) -> None: ...
-    def unwatch(self, descriptor: int) -> None: ...
-    def see(self, event: vocabulary.Event) -> None: ...
-    def status(self) -> dict[str, object]: ...
+from stardust.supervisor.host import Host
+from stardust.supervisor.state import Outcome, Stop
 
 
 class Clients:
-    """Those of one control socket; None if there is none, and then nobody comes."""
+    """Those of one control socket; None if there is none, and then nobody comes. `status`: all there is to
+    know, for one that asks."""
 
-    def __init__(self, control: Control | None, host: Host) -> None:
+    def __init__(self, control: Control | None, host: Host, status: Callable[[], dict[str, object]]) -> None:
         self._control = control
         self._host = host
+        self._status = status
         self._waiting: list[Client] = []  # for the reload under way
         self._waiting_next: list[Client] = []  # for the one after it
         self._stopping: list[Client] = []
@@ -80,7 +69,7 @@ class Clients:
             return
         match command:
             case "status":
-                client.finish(True, "", data=self._host.status())
+                client.finish(True, "", data=self._status())
                 self._dismiss(client)
             case "stop":
                 self._stopping.append(client)

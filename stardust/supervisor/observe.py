@@ -12,13 +12,15 @@ Pure. Times are seconds of the monotonic clock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TypeVar, assert_never
 
 from stardust.base.errors import Exit
 from stardust.base.records import replace
-from stardust.supervisor import idle
+from stardust.supervisor import crossing, idle
+from stardust.supervisor.crossing import Crossing, Leg
 from stardust.supervisor.state import (
     Generation,
     Outcome,
@@ -32,6 +34,7 @@ from stardust.supervisor.state import (
     active,
     calm,
     idle_timeout,
+    in_progress,
     members,
     preferred,
     target,
@@ -39,44 +42,68 @@ from stardust.supervisor.state import (
 from stardust.supervisor.vocabulary import (
     Action,
     Adjusted,
+    Asked,
+    CheckAlive,
     CheckIdle,
     Close,
+    Collect,
     Conclude,
     Configured,
     Dump,
     Event,
     Failed,
     Fork,
+    Forked,
     ForkFailed,
     GiveUp,
     Gone,
+    HandOn,
     Kill,
+    KillZygote,
     Leave,
     LeaveIdle,
     Leaving,
     Loaded,
+    Looked,
+    Moved,
+    Nonsense,
+    OfConnections,
+    OfWorker,
+    OfZygote,
     Ordered,
     Overdue,
     Pause,
     Paused,
     QuietSince,
     Ready,
+    Reaping,
     ReloadAbandoned,
     ReloadAsked,
     Resume,
     Retire,
+    SayAlive,
     SayReady,
     SayReloading,
     SayStopping,
+    Shelved,
     Start,
     StopAsked,
+    Store,
+    StoringFailed,
+    TakeUp,
+    ToConnection,
+    ToIdle,
+    ToProcess,
+    ToTell,
     WorkerFailed,
     ZygoteGone,
+    ZygoteNonsense,
 )
 
 V = TypeVar("V")
 
-LONGEST_PAUSE = 30.0  # s; between replacements of something that keeps dying
+LONGEST_BACKOFF = 30.0  # s; between replacements of something that keeps dying
+LOOKS = 3  # at the pool's health within one interval of the watchdog
 
 
 def observe(state: State, event: Event, now: float) -> State:
@@ -85,34 +112,75 @@ def observe(state: State, event: Event, now: float) -> State:
 
 
 def _observed(state: State, event: Event, now: float) -> State:
+    if isinstance(event, Ordered):
+        return _ordered(state, event.action, now)
+    if isinstance(event, OfZygote):
+        return _of_zygote(state, event, now)
+    if isinstance(event, OfWorker):
+        return _of_worker(state, event, now)
+    if isinstance(event, Asked):
+        return _asked(state, event, now)
+    if isinstance(event, OfConnections):
+        return replace(state, crossing=_of_connections(state.crossing, event, now))
     match event:
-        case Ordered(action):
-            return _ordered(state, action, now)
+        case QuietSince(moment):
+            return replace(state, idle=idle.looked(state.idle, moment, idle_timeout(state), now))
+        case Paused(worker, number, connections, since):
+            timeout = idle_timeout(state)
+            answers = idle.answered(state.idle, worker, number, connections, since, timeout, now)
+            return replace(state, idle=answers)
+        case Looked(alive):
+            starting = any(worker.phase is Phase.STARTING for worker in state.workers.values())
+            healthy = alive or starting or in_progress(state)
+            return replace(state, watchdog=replace(state.watchdog, owed=healthy))
+        case _:
+            assert_never(event)
+
+
+def _of_zygote(state: State, event: OfZygote, now: float) -> State:
+    match event:
         case Configured(number, policy):
             return _with_generation(state, number, policy=policy)
         case Loaded(number):
-            generation = state.generations.get(number)
-            if generation is None or generation.zygote is not Zygote.STARTING:
-                return state
-            return _with_generation(state, number, zygote=Zygote.LOADED, since=now)
+            return _zygote_moved(state, number, (Zygote.STARTING,), Zygote.LOADED, now)
         case Failed(number, reason, detail, code):
             return _fail(state, number, reason, detail, code, now)
         case ZygoteGone(number, how):
             return _zygote_gone(state, number, how, now)
+        case ZygoteNonsense(number, what):
+            alive = (Zygote.STARTING, Zygote.LOADED)
+            return _zygote_moved(state, number, alive, Zygote.CONDEMNED, now, f"has sent {what}")
+        case _:
+            assert_never(event)
+
+
+def _of_worker(state: State, event: OfWorker, now: float) -> State:
+    match event:
+        case Forked(number):
+            return _with_worker(state, number, unanswered=math.inf)
+        case ForkFailed(number):
+            return _gone(state, number, "it could not be forked", now)
         case Ready(number):
             return _moved(state, number, (Phase.STARTING,), Phase.READY, now)
         case WorkerFailed(number, reason, detail):
             worker = state.workers.get(number)
-            number = worker.generation if worker else 0
-            return _fail(state, number, reason, detail, Exit.APPLICATION, now)
+            return _fail(state, worker.generation if worker else 0, reason, detail, Exit.APPLICATION, now)
         case Leaving(number):
             return _moved(state, number, (Phase.STARTING, Phase.READY), Phase.LEAVING, now)
         case Overdue(number, why):
             return _moved(state, number, (Phase.READY, Phase.LEAVING), Phase.STUCK, now, why)
+        case Nonsense(number, what):
+            return _doomed(state, number, f"it has sent {what}", now)
+        case Reaping(number):
+            return _with_worker(state, number, unanswered=now)
         case Gone(number, how):
             return _gone(state, number, how, now)
-        case ForkFailed(number):
-            return _gone(state, number, "it could not be forked", now)
+        case _:
+            assert_never(event)
+
+
+def _asked(state: State, event: Asked, now: float) -> State:
+    match event:
         case ReloadAsked():
             return _reload_asked(state)
         case ReloadAbandoned():
@@ -123,16 +191,42 @@ def _observed(state: State, event: Event, now: float) -> State:
             return _stop_asked(state, Stop.FAST if fast else Stop.GRACEFUL, Exit.OK, now)
         case Adjusted(by):
             return replace(state, adjust=state.adjust + by) if target(state) + by >= 1 else state
-        case QuietSince(moment):
-            return replace(state, idle=idle.looked(state.idle, moment, idle_timeout(state), now))
-        case Paused(number, pause, connections, since):
-            answers = idle.answered(state.idle, number, pause, connections, since, idle_timeout(state), now)
-            return replace(state, idle=answers)
+        case _:
+            assert_never(event)
+
+
+def _of_connections(way: Crossing, event: OfConnections, now: float) -> Crossing:
+    match event:
+        case Shelved():
+            return crossing.shelved(way, now)
+        case Moved():
+            return crossing.moved(way)
+        case StoringFailed():
+            return Crossing()
         case _:
             assert_never(event)
 
 
 def _ordered(state: State, action: Action, now: float) -> State:
+    if isinstance(action, ToProcess):
+        return _done_to_process(state, action, now)
+    if isinstance(action, ToIdle):
+        return _done_to_idle(state, action, now)
+    if isinstance(action, ToConnection):
+        return replace(state, crossing=_done_to_connections(state.crossing, action, now))
+    if isinstance(action, ToTell):
+        return _told(state, action, now)
+    match action:
+        case CheckAlive():
+            watchdog = state.watchdog
+            return replace(state, watchdog=replace(watchdog, look_at=now + watchdog.interval / LOOKS))
+        case Leave():
+            return state
+        case _:
+            assert_never(action)
+
+
+def _done_to_process(state: State, action: ToProcess, now: float) -> State:
     match action:
         case Start(number):
             fresh = Generation(number, Zygote.STARTING, now, Policy())
@@ -146,7 +240,8 @@ def _ordered(state: State, action: Action, now: float) -> State:
             return _fail(state, number, reason, "", Exit.APPLICATION, now)
         case Fork(number, slot, generation):
             due = next((v for v in state.vacancies if v.generation == generation and v.until <= now), None)
-            born = Worker(number, slot, generation, Phase.STARTING, now, due.pause if due else 0.0)
+            backoff = due.backoff if due else 0.0
+            born = Worker(number, slot, generation, Phase.STARTING, now, backoff, unanswered=now)
             return replace(
                 state,
                 workers=_put(state.workers, number, born),
@@ -160,28 +255,58 @@ def _ordered(state: State, action: Action, now: float) -> State:
             return _moved(state, number, tuple(Phase), Phase.CONDEMNED, now, why)
         case Kill(number, why):
             return _moved(state, number, tuple(Phase), Phase.KILLED, now, why)
+        case KillZygote(number, why):
+            return _zygote_moved(state, number, tuple(Zygote), Zygote.KILLED, now, why)
         case Close(number):
-            return _with_generation(state, number, zygote=Zygote.CLOSING, since=now)
-        case SayReloading():
-            return replace(state, announced=True)
-        case SayReady():
-            return replace(state, owed=False)
-        case SayStopping():
-            return replace(state, stopping_said=True)
+            return _zygote_moved(state, number, tuple(Zygote), Zygote.CLOSING, now)
+        case _:
+            assert_never(action)
+
+
+def _done_to_idle(state: State, action: ToIdle, now: float) -> State:
+    match action:
         case CheckIdle():
-            return replace(
-                state, idle=idle.disturbed(state.idle, now)
-            )  # for all that is known till it answers
+            # For all that is known until it answers.
+            return replace(state, idle=idle.disturbed(state.idle, now))
         case Pause():
             return replace(state, idle=idle.paused(state.idle, state.workers, now))
         case Resume():
             return replace(state, idle=idle.resumed(state.idle, now))
         case LeaveIdle():
             return _stop_asked(state, Stop.IDLE, Exit.OK, now)
+        case _:
+            assert_never(action)
+
+
+def _done_to_connections(way: Crossing, action: ToConnection, now: float) -> Crossing:
+    match action:
+        case TakeUp():
+            return crossing.taken_up(now)
+        case HandOn():
+            return crossing.tried(way, now)
+        case Store():
+            return crossing.storing(now)
+        case Collect(last):
+            return crossing.tried(way, now, last=last)
+        case _:
+            assert_never(action)
+
+
+def _told(state: State, action: ToTell, now: float) -> State:
+    watchdog = state.watchdog
+    match action:
+        case SayReloading():
+            return replace(state, announced=True)
+        case SayReady():
+            # systemd counts from here: look at once.
+            look_at = now if watchdog.interval < math.inf else math.inf
+            return replace(state, owed=False, watchdog=replace(watchdog, look_at=look_at))
+        case SayStopping():
+            return replace(state, stopping_said=True)
+        case SayAlive():
+            return replace(state, watchdog=replace(watchdog, owed=False))
         case Conclude():
             return replace(state, verdict=None)
-        case Leave():
-            return state
         case _:
             assert_never(action)
 
@@ -231,7 +356,7 @@ def _fail(state: State, number: int, reason: str, detail: str, code: Exit, now: 
     outcome = Outcome(False, reason, detail, state.serving, now)
     if state.serving == 0:
         return _stop_asked(replace(state, last=outcome), Stop.FAST, code, now)
-    pause = _longer(state.repair.pause if state.repair else 0.0, _respawn_pause(state))
+    backoff = _longer(state.repair.backoff if state.repair else 0.0, _least_backoff(state))
     return replace(
         state,
         coming=0,
@@ -240,7 +365,7 @@ def _fail(state: State, number: int, reason: str, detail: str, code: Exit, now: 
         verdict=outcome if state.asked else None,
         last=outcome,
         asked=False,
-        repair=Vacancy(state.serving, now + pause, pause),
+        repair=Vacancy(state.serving, now + backoff, backoff),
     )
 
 
@@ -249,9 +374,9 @@ def _zygote_gone(state: State, number: int, how: str, now: float) -> State:
     if generation is None:
         return state
     if number == state.serving:
-        pause = generation.policy.respawn_pause
-        state = replace(state, repair=Vacancy(number, now + pause, pause))
-    state = _with_generation(state, number, zygote=Zygote.LOST, since=now)
+        backoff = generation.policy.least_backoff
+        state = replace(state, repair=Vacancy(number, now + backoff, backoff))
+    state = _zygote_moved(state, number, tuple(Zygote), Zygote.LOST, now)
     return _fail(state, number, how, "", Exit.FAILURE, now)
 
 
@@ -261,23 +386,44 @@ def _gone(state: State, number: int, how: str, now: float) -> State:
         return state
     state = replace(state, workers=_drop(state.workers, number))
     late = worker.phase is Phase.KILLED and worker.why == "boot-timeout"
-    if worker.generation == state.coming and (late or worker.phase is Phase.STARTING):
-        reason = f"a worker ended before it was ready: {worker.why or how}"
-        return _fail(state, worker.generation, reason, "", Exit.FAILURE, now)
-    if not late and worker.phase not in (Phase.STARTING, Phase.READY):
+    if late or worker.phase in (Phase.STARTING, Phase.READY):
+        return _bereaved(state, worker, worker.why or how, now)
+    return state
+
+
+def _doomed(state: State, number: int, why: str, now: float) -> State:
+    """It counts as dead at once, and lives until it is killed: whatever it says now may be as wrong."""
+    worker = state.workers.get(number)
+    if worker is None or worker.phase in (Phase.DOOMED, Phase.KILLED):
         return state
-    # A worker that outlived twice the pause before it has recovered; one that did not keeps dying.
+    doomed = replace(worker, phase=Phase.DOOMED, since=now, why=why)
+    state = replace(state, workers=_put(state.workers, number, doomed))
+    if worker.phase in (Phase.STARTING, Phase.READY):
+        return _bereaved(state, worker, why, now)
+    return state
+
+
+def _bereaved(state: State, worker: Worker, how: str, now: float) -> State:
+    """Nobody expected the death of `worker` (as it was): its generation fails, or its place stays empty for
+    a while."""
+    if worker.generation == state.coming and worker.phase is not Phase.READY:
+        reason = f"a worker ended before it was ready: {how}"
+        return _fail(state, worker.generation, reason, "", Exit.FAILURE, now)
+    # A worker that outlived twice the back-off before it has recovered; one that did not keeps dying.
     lived = now - worker.since if worker.phase is Phase.READY else 0.0
-    pause = _respawn_pause(state)
-    if lived <= 2 * max(worker.pause, pause):
-        pause = _longer(worker.pause, pause)
-    return replace(state, vacancies=(*state.vacancies, Vacancy(worker.generation, now + pause, pause)))
+    backoff = _least_backoff(state)
+    if lived <= 2 * max(worker.backoff, backoff):
+        backoff = _longer(worker.backoff, backoff)
+    vacancy = Vacancy(worker.generation, now + backoff, backoff)
+    return replace(state, vacancies=(*state.vacancies, vacancy))
 
 
 def _stop_asked(state: State, stop: Stop, code: Exit, now: float) -> State:
     if state.stop in (Stop.GRACEFUL, Stop.FAST):
         return replace(state, stop=Stop.FAST)  # asked twice: no more patience
     outcome = Outcome(False, "the server is stopping", "", state.serving, now)
+    serving = state.generations.get(state.serving)
+    store = stop is Stop.GRACEFUL and serving is not None and serving.policy.store
     return replace(
         state,
         coming=0,
@@ -285,6 +431,7 @@ def _stop_asked(state: State, stop: Stop, code: Exit, now: float) -> State:
         exit_code=code,
         verdict=outcome if state.asked else state.verdict,
         asked=False,
+        crossing=Crossing(Leg.WANTED) if store and not state.stopping_said else state.crossing,
     )
 
 
@@ -317,30 +464,37 @@ def _moved(
     return replace(state, workers=_put(state.workers, number, moved))
 
 
-def _with_generation(
-    state: State,
-    number: int,
-    *,
-    zygote: Zygote | None = None,
-    since: float | None = None,
-    policy: Policy | None = None,
+def _with_worker(state: State, number: int, *, unanswered: float) -> State:
+    worker = state.workers.get(number)
+    if worker is None:
+        return state
+    return replace(state, workers=_put(state.workers, number, replace(worker, unanswered=unanswered)))
+
+
+def _zygote_moved(
+    state: State, number: int, expected: tuple[Zygote, ...], zygote: Zygote, now: float, why: str = ""
 ) -> State:
+    old = state.generations.get(number)
+    if old is None or old.zygote not in expected:
+        return state
+    moved = replace(old, zygote=zygote, since=now, why=why)
+    return replace(state, generations=_put(state.generations, number, moved))
+
+
+def _with_generation(state: State, number: int, *, policy: Policy) -> State:
     old = state.generations.get(number)
     if old is None:
         return state
-    new = Generation(
-        number, zygote or old.zygote, old.since if since is None else since, policy or old.policy
-    )
-    return replace(state, generations=_put(state.generations, number, new))
+    return replace(state, generations=_put(state.generations, number, replace(old, policy=policy)))
 
 
-def _respawn_pause(state: State) -> float:
+def _least_backoff(state: State) -> float:
     generation = preferred(state)
-    return generation.policy.respawn_pause if generation else Policy().respawn_pause
+    return generation.policy.least_backoff if generation else Policy().least_backoff
 
 
-def _longer(pause: float, least: float) -> float:
-    return min(LONGEST_PAUSE, max(least, 2 * pause))
+def _longer(backoff: float, least: float) -> float:
+    return min(LONGEST_BACKOFF, max(least, 2 * backoff))
 
 
 def _put(mapping: Mapping[int, V], key: int, value: V) -> Mapping[int, V]:

@@ -23,8 +23,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import assert_never
 
 from stardust.base.records import dataclass
+from stardust.supervisor import crossing
+from stardust.supervisor.crossing import Crossing, Leg
 from stardust.supervisor.idle import Stage
 from stardust.supervisor.state import (
     Phase,
@@ -34,29 +37,38 @@ from stardust.supervisor.state import (
     Zygote,
     active,
     calm,
+    deserted,
     idle_timeout,
     members,
     preferred,
+    silent_since,
     target,
 )
 from stardust.supervisor.vocabulary import (
     Action,
+    CheckAlive,
     CheckIdle,
     Close,
+    Collect,
     Conclude,
     Dump,
     Fork,
     GiveUp,
+    HandOn,
     Kill,
+    KillZygote,
     Leave,
     LeaveIdle,
     Pause,
     Resume,
     Retire,
+    SayAlive,
     SayReady,
     SayReloading,
     SayStopping,
     Start,
+    Store,
+    TakeUp,
 )
 
 STACKS_GRACE = 0.5  # s; between asking a stuck worker for its stacks and killing it
@@ -71,12 +83,12 @@ class Plan:
 def plan(state: State, now: float) -> Plan:
     """What is to be done now, in order, and when to look again if nothing happens.
 
-    Who is late comes first and alone: what else is to be done is decided when that is known to the state,
-    so no worker is in two minds.
+    Whoever is late, or not to be relied on, comes first and alone: what else is to be done is decided when
+    that is known to the state, so no worker is in two minds.
     """
     actions: list[Action] = []
     alarms: list[float] = []
-    for step in (_deadlines, _stopping if state.stop is not Stop.NO else _running):
+    for step in (_overdue, _stopping if state.stop is not Stop.NO else _running):
         for item in step(state, now):
             if isinstance(item, float):
                 alarms.append(item)
@@ -87,8 +99,9 @@ def plan(state: State, now: float) -> Plan:
     return Plan(tuple(actions), min(alarms, default=math.inf))
 
 
-def _deadlines(state: State, now: float) -> Iterator[Action | float]:
-    """Whoever is too late: stuck workers, slow starters, slow leavers, a zygote that does not load."""
+def _overdue(state: State, now: float) -> Iterator[Action | float]:
+    """Whoever is too late: stuck workers, slow starters, slow leavers, a zygote that does not load or answer.
+    And whoever has sent an invalid message."""
     for worker in state.workers.values():
         generation = state.generations.get(worker.generation)
         policy = generation.policy if generation else Policy()
@@ -102,16 +115,36 @@ def _deadlines(state: State, now: float) -> Iterator[Action | float]:
             case Phase.LEAVING:
                 late = Kill(worker.number, "graceful-timeout")
                 yield from _at(worker.since + policy.graceful_timeout, now, late)
+            case Phase.DOOMED:
+                yield Kill(worker.number, worker.why)
             case Phase.READY | Phase.KILLED:
                 pass
-    coming = state.generations.get(state.coming)
-    if coming is not None and coming.zygote is Zygote.STARTING:
-        limit = coming.policy.boot_timeout
-        reason = f"the application did not load within boot-timeout = {limit:g} s"
-        yield from _at(coming.since + limit, now, GiveUp(coming.number, reason))
+            case _:
+                assert_never(worker.phase)
+    yield from _overdue_zygotes(state, now)
+
+
+def _overdue_zygotes(state: State, now: float) -> Iterator[Action | float]:
+    for generation in state.generations.values():
+        number, limit = generation.number, generation.policy.boot_timeout
+        match generation.zygote:
+            case Zygote.STARTING:
+                if number == state.coming:
+                    reason = f"the application did not load within boot-timeout = {limit:g} s"
+                    yield from _at(generation.since + limit, now, GiveUp(number, reason))
+            case Zygote.LOADED:
+                silent = KillZygote(number, "does not answer")
+                yield from _at(silent_since(state, number) + limit, now, silent)
+            case Zygote.CONDEMNED:
+                yield KillZygote(number, generation.why)
+            case Zygote.KILLED | Zygote.LOST | Zygote.CLOSING:
+                pass
+            case _:
+                assert_never(generation.zygote)
 
 
 def _running(state: State, now: float) -> Iterator[Action | float]:
+    yield from _vouching(state, now)
     yield from _idling(state, now)
     if state.asked and not state.announced:
         yield SayReloading(state.coming)
@@ -127,6 +160,8 @@ def _running(state: State, now: float) -> Iterator[Action | float]:
         yield SayReady()
     if state.verdict is not None:
         yield Conclude(state.verdict)
+    if state.serving and not state.owed:
+        yield from _moving_in(state.crossing, now)
 
 
 def _idling(state: State, now: float) -> Iterator[Action | float]:
@@ -135,16 +170,62 @@ def _idling(state: State, now: float) -> Iterator[Action | float]:
             if calm(state) and (timeout := idle_timeout(state)) < math.inf:
                 yield from _at(state.idle.since + timeout, now, CheckIdle())
         case Stage.DUE:
-            yield Pause(state.idle.pause + 1)
+            yield Pause(state.idle.number + 1)
         case Stage.ASKED:
             yield from _at(state.idle.until, now, Resume())
         case Stage.OVER:
             yield Resume()
         case Stage.AGREED:
             yield LeaveIdle()
+        case _:
+            assert_never(state.idle.stage)
+
+
+def _vouching(state: State, now: float) -> Iterator[Action | float]:
+    """What systemd's watchdog is told, which ends a server that does not work."""
+    yield from _at(state.watchdog.look_at, now, CheckAlive())
+    if state.watchdog.owed:
+        yield SayAlive()
+
+
+def _moving_in(way: Crossing, now: float) -> Iterator[Action | float]:
+    """Connections of the run before, to the workers."""
+    match way.leg:
+        case Leg.LEFT:
+            yield TakeUp()
+        case Leg.HANDING:
+            yield from _at(way.again, now, HandOn())
+        case Leg.NONE | Leg.WANTED | Leg.STORING | Leg.LAST:
+            pass
+        case _:
+            assert_never(way.leg)
+
+
+def _moving_out(state: State, now: float) -> Iterator[Action | float]:
+    """Connections of this run, to systemd."""
+    way = state.crossing
+    match way.leg:
+        case Leg.WANTED:
+            if state.stop is Stop.GRACEFUL:
+                yield Store()
+        case Leg.STORING:
+            if deserted(state):
+                yield Collect(last=True)
+            else:
+                yield from _at(way.again, now, Collect())
+        case Leg.LAST:
+            if crossing.holds_up(way, now):
+                yield from _at(way.again, now, Collect(last=True))
+                yield way.until
+        case Leg.NONE | Leg.LEFT | Leg.HANDING:
+            pass
+        case _:
+            assert_never(way.leg)
 
 
 def _stopping(state: State, now: float) -> Iterator[Action | float]:
+    yield from _vouching(state, now)
+    yield from _moving_out(state, now)
     if not state.stopping_said:
         yield SayStopping()
     for worker in state.workers.values():
@@ -157,7 +238,7 @@ def _stopping(state: State, now: float) -> Iterator[Action | float]:
     yield from _close(state)
     if state.verdict is not None:
         yield Conclude(state.verdict)
-    if not state.workers and not state.generations:
+    if deserted(state) and not crossing.holds_up(state.crossing, now):
         yield Leave(state.exit_code)
 
 

@@ -8,7 +8,10 @@ import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Never, NoReturn
 
+from stardust.base import system
+from stardust.ipc import messages
 from stardust.ipc.channel import Channel, pair
 
 _BOOT = str(Path(__file__).resolve().parent.parent / "zygote" / "boot.py")
@@ -27,7 +30,10 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def start_zygote(interpreter: str, environ: Mapping[str, str]) -> tuple[int, Channel]:
+ZygoteChannel = Channel[messages.FromZygote, messages.ToZygote]
+
+
+def start_zygote(interpreter: str, environ: Mapping[str, str]) -> tuple[int, ZygoteChannel]:
     """Start `interpreter` as a zygote: its process id and our end of its channel.
 
     It is in a process group of its own, so that Ctrl-C reaches the supervisor only. Raises OSError if the
@@ -48,10 +54,10 @@ def start_zygote(interpreter: str, environ: Mapping[str, str]) -> tuple[int, Cha
         except OSError:
             ours.close()
             raise
-    return pid, Channel(ours)
+    return pid, Channel(ours, messages.SUPERVISOR_OF_ZYGOTE)
 
 
-def replace_by_server(interpreter: str, environ: Mapping[str, str], waiting: socket.socket) -> None:
+def replace_by_server(interpreter: str, environ: Mapping[str, str], waiting: socket.socket) -> NoReturn:
     """Become `interpreter`, with what is to be served waiting in the channel end `waiting` (execve(2))."""
     waiting.set_inheritable(True)
     os.execve(interpreter, [interpreter, _BOOT, str(waiting.fileno())], dict(environ))
@@ -82,11 +88,22 @@ def open_pidfd(pid: int, zygote: int) -> int | None:
 
 
 def _parent(pid: int) -> int:
-    """The parent of a process, 0 if it has none that we can know: proc(5), /proc/pid/stat, field 4."""
+    """The parent of a process, 0 if it has none that we can know."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        return system.parent(pid)
     except OSError:
         return 0
+
+
+def next_message(channel: Channel[messages.Heard, Never]) -> messages.Heard | None:
+    """The next message, None if there is none now, or never will be one (`channel.at_end`). ChannelError: it
+    is invalid."""
+    if channel.at_end:
+        return None
+    try:
+        return channel.receive()
+    except BlockingIOError:
+        return None
 
 
 def memory_for_stacks() -> int:

@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from stardust.base.errors import Exit
 from stardust.base.records import dataclass, field
+from stardust.supervisor.crossing import Crossing, Leg
 from stardust.supervisor.idle import Watch
 
 
@@ -27,6 +28,7 @@ class Phase(enum.Enum):
     LEAVING = "leaving"  # it drains: it was retired, or reached its own limit
     STUCK = "stuck"  # it is to write its stacks
     CONDEMNED = "condemned"  # it was told to write its stacks, and is killed a moment later
+    DOOMED = "doomed"  # it has sent an invalid message, and is killed at once
     KILLED = "killed"
 
 
@@ -35,6 +37,8 @@ class Zygote(enum.Enum):
 
     STARTING = "starting"
     LOADED = "loaded"
+    CONDEMNED = "condemned"  # it has sent an invalid message, and is to be killed
+    KILLED = "killed"
     LOST = "lost"  # it died by itself; its workers live on, but nothing can be forked
     CLOSING = "closing"
 
@@ -50,46 +54,66 @@ class Stop(enum.Enum):
 class Policy:
     """The settings of one generation that decisions depend on; seconds, and a number of workers.
 
-    `idle_timeout` 0: it never leaves by itself.
+    `idle_timeout` 0: it never leaves by itself. `store`: idle connections are to outlive a stop.
     """
 
     workers: int = 10
     spawn_interval: float = 0.0
-    respawn_pause: float = 0.1
+    least_backoff: float = 0.1
     boot_timeout: float = 60.0
     graceful_timeout: float = 30.0
     idle_timeout: float = 0.0
+    store: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
+    """`why` its zygote is condemned."""
+
     number: int
     zygote: Zygote
     since: float
     policy: Policy
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """`number` is never reused, `slot` is. `pause` is the back-off, in seconds, that preceded the worker."""
+    """`number` is never reused, `slot` is. `backoff`: so many seconds its place had stayed empty.
+
+    `unanswered`: since when its zygote owes word of it, that it was forked or how it ended; else inf.
+    """
 
     number: int
     slot: int
     generation: int
     phase: Phase
     since: float
-    pause: float = 0.0
+    backoff: float = 0.0
     why: str = ""
+    unanswered: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Vacancy:
-    """A place that must stay empty until `until`, because who of `generation` held it died; `pause` is how
-    long that is. New code does not pay for the deaths of old code."""
+    """A place that must stay empty until `until`, because the worker of `generation` in it died; `backoff` is
+    how long that is. New code does not pay for the deaths of old code."""
 
     generation: int
     until: float
-    pause: float
+    backoff: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watchdog:
+    """systemd wants a sign of life each `interval` seconds (inf: never), and gets it from a healthy pool.
+
+    `look_at`: when to look at the pool; `owed`: it is, and a sign is to be given.
+    """
+
+    interval: float = math.inf
+    look_at: float = math.inf
+    owed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +147,8 @@ class State:
     last: Outcome | None = None
     repair: Vacancy | None = None  # when a lost zygote may be tried again
     idle: Watch = Watch()
+    crossing: Crossing = Crossing()
+    watchdog: Watchdog = Watchdog()
     stop: Stop = Stop.NO
     stopping_said: bool = False
     exit_code: Exit = Exit.OK
@@ -178,11 +204,22 @@ def calm(state: State) -> bool:
         and not state.coming
         and not state.owed
         and state.verdict is None
+        and state.crossing.leg is Leg.NONE
         and serving is not None
         and serving.zygote is Zygote.LOADED
         and len(state.generations) == 1
         and len(state.workers) == len(members(state, serving.number, Phase.READY)) == target(state)
     )
+
+
+def deserted(state: State) -> bool:
+    """Whether no process of ours is left."""
+    return not state.workers and not state.generations
+
+
+def silent_since(state: State, generation: int) -> float:
+    """Since when the zygote owes an answer: of several the oldest counts. inf if it owes none."""
+    return min((worker.unanswered for worker in members(state, generation)), default=math.inf)
 
 
 def idle_timeout(state: State) -> float:

@@ -14,6 +14,14 @@ from stardust.supervisor.state import Outcome, Policy
 
 
 @dataclass(frozen=True, slots=True)
+class Configured:
+    """A starting generation has read its configuration."""
+
+    generation: int
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """The zygote of a generation has loaded the application (or would, with preload off)."""
 
@@ -34,6 +42,21 @@ class Failed:
 class ZygoteGone:
     generation: int
     how: str = "its zygote died"
+
+
+@dataclass(frozen=True, slots=True)
+class ZygoteNonsense:
+    """A zygote has sent `what`, which is no message."""
+
+    generation: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """A zygote has told the process id of a worker."""
+
+    worker: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +86,21 @@ class Overdue:
 
     worker: int
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nonsense:
+    """A worker has sent `what`, which is no message."""
+
+    worker: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reaping:
+    """A worker's process has ended, and its zygote was asked how."""
+
+    worker: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +147,35 @@ class QuietSince:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """A worker accepts nothing any more, by order of pause number `pause`. It holds so many `connections`;
-    if none, then it has held none since `since`."""
+    """A worker accepts nothing any more, by order of pause `number`. It holds so many `connections`; if none,
+    then it has held none since `since`."""
 
     worker: int
-    pause: int
+    number: int
     connections: int
     since: float
 
 
 @dataclass(frozen=True, slots=True)
-class Configured:
-    """A starting generation has read its configuration."""
+class Looked:
+    """By the scoreboard, a worker is `alive`, or none is."""
 
-    generation: int
-    policy: Policy
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shelved:
+    """A worker has left a connection for the next start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Every connection that waited has found room."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoringFailed:
+    """Connections cannot be stored."""
 
 
 # --- actions: what can be done --------------------------------------------------------------------------
@@ -170,6 +222,15 @@ class Dump:
 @dataclass(frozen=True, slots=True)
 class Kill:
     worker: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class KillZygote:
+    """One that is not to be relied on: nothing could be forked any more, and of a worker that ended nobody
+    would hear."""
+
+    generation: int
     why: str
 
 
@@ -225,30 +286,57 @@ class Conclude:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckAlive:
+    """Find out by the scoreboard whether a worker is alive."""
+
+
+@dataclass(frozen=True, slots=True)
+class SayAlive:
+    """Give systemd's watchdog a sign of life."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeUp:
+    """Take back from systemd the connections that the run before left."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOn:
+    """Give them to the workers, as far as there is room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """From now on idle connections go to systemd, for the next start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """Pass on to systemd what workers have left, as far as it has room; `last`: also what is between them."""
+
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """Nothing is left to do: end the supervisor."""
 
     code: Exit
 
 
-Action = (
-    Start
-    | GiveUp
-    | Fork
-    | Retire
-    | Dump
-    | Kill
-    | Close
-    | SayReloading
-    | SayReady
-    | SayStopping
-    | CheckIdle
-    | Pause
-    | Resume
-    | LeaveIdle
-    | Conclude
-    | Leave
-)
+ToProcess = Start | GiveUp | Fork | Retire | Dump | Kill | KillZygote | Close
+"""What is done to zygotes and workers."""
+
+ToIdle = CheckIdle | Pause | Resume | LeaveIdle
+"""On the way to an idle exit."""
+
+ToConnection = TakeUp | HandOn | Store | Collect
+"""What is done to connections across a restart."""
+
+ToTell = SayReloading | SayReady | SayStopping | SayAlive | Conclude
+"""What others are told."""
+
+Action = ToProcess | ToIdle | ToConnection | ToTell | CheckAlive | Leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,22 +346,16 @@ class Ordered:
     action: Action
 
 
-Event = (
-    Ordered
-    | Loaded
-    | Failed
-    | ZygoteGone
-    | Ready
-    | WorkerFailed
-    | Leaving
-    | Overdue
-    | Gone
-    | ForkFailed
-    | ReloadAsked
-    | ReloadAbandoned
-    | StopAsked
-    | Adjusted
-    | QuietSince
-    | Paused
-    | Configured
-)
+OfZygote = Configured | Loaded | Failed | ZygoteGone | ZygoteNonsense
+"""Of a generation as a whole."""
+
+OfWorker = Forked | ForkFailed | Ready | WorkerFailed | Leaving | Overdue | Nonsense | Reaping | Gone
+"""Of one worker."""
+
+Asked = ReloadAsked | ReloadAbandoned | StopAsked | Adjusted
+"""What people and systemd want."""
+
+OfConnections = Shelved | Moved | StoringFailed
+"""Of those that cross a restart."""
+
+Event = Ordered | OfZygote | OfWorker | Asked | OfConnections | QuietSince | Paused | Looked

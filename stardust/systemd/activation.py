@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from systemd import daemon
 
+from stardust.base import system
 from stardust.base.errors import ActivationError
 from stardust.systemd import store
 
@@ -138,22 +139,22 @@ def _prepare(fd: int, name: str) -> None:
             f'descriptor {fd} ("{name}") is {fault}: must be a listening stream socket '
             "(ListenStream= with Accept=no in its .socket unit)"
         )
-    os.set_inheritable(fd, False)
-    os.set_blocking(fd, False)
+    system.set_inheritable(fd, False)
+    system.set_blocking(fd, False)
 
 
 def unfit(fd: int) -> str:
     """What descriptor `fd` is, if it is no listening stream socket; else ""."""
-    kind = stat.S_IFMT(os.fstat(fd).st_mode)
+    kind = stat.S_IFMT(system.fstat(fd).st_mode)
     if kind != stat.S_IFSOCK:
         return FILE_TYPES.get(kind, "no socket")
-    sock = socket.socket(fileno=fd)
+    sock = system.new_socket(fileno=fd)
     try:
         if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
             return f"a socket of address family {int(sock.family)}"
         if sock.type != socket.SOCK_STREAM:
             return SOCKET_TYPES.get(sock.type, f"a socket of type {int(sock.type)}")
-        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if not system.is_listening(sock):
             return NO_LISTENER
         return ""
     finally:

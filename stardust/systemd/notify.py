@@ -17,11 +17,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from array import array
 from collections import deque
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from stardust.base import system
 from stardust.base.errors import ActivationError
 
 STATUS_BYTES = 1024
@@ -56,7 +56,7 @@ class Notifier:
         self._socket: socket.socket | None = None
         if address.startswith(("/", "@")):
             self._address = os.fsencode("\0" + address[1:] if address.startswith("@") else address)
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            self._socket = system.new_socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         elif address:
             self.fault = f"NOTIFY_SOCKET={address}: must be an absolute path or an @abstract name"
 
@@ -96,7 +96,7 @@ class Notifier:
         somebody shut down, or a connection whose client is gone, and neither must come back.
         """
         if self.connected:
-            self._owe(b"FDSTORE=1\nFDNAME=" + name.encode(), descriptor=os.dup(descriptor))
+            self._owe(b"FDSTORE=1\nFDNAME=" + name.encode(), descriptor=system.dup(descriptor))
 
     def release(self, name: str) -> None:
         """Close whatever is kept under `name` (FDSTOREREMOVE=1)."""
@@ -146,7 +146,7 @@ class Notifier:
 
     def _settle(self, owed: Owed) -> None:
         if owed.descriptor is not None:
-            os.close(owed.descriptor)
+            system.close(owed.descriptor)
 
     def _offer(self, message: bytes) -> None:
         self.flush()
@@ -157,11 +157,9 @@ class Notifier:
         """Whether the message is off our hands: sent, or impossible to send. False: no room, try later."""
         if self._socket is None:
             return True
-        passed = (
-            [] if descriptor is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))]
-        )
+        passed = [] if descriptor is None else [descriptor]
         try:
-            self._socket.sendmsg([message], passed, 0, self._address)
+            system.sendmsg(self._socket, message, passed, 0, self._address)
         except OSError as error:
             if error.errno in FULL:
                 return False

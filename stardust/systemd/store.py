@@ -22,13 +22,13 @@ Pure, but for `read`, which looks at the descriptor.
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from stardust.base import address as addresses
+from stardust.base import system
 from stardust.base.address import Address
 
 # sd_pid_notify_with_fds(3), FDNAME=: "may consist of arbitrary ASCII characters except control characters
@@ -97,6 +97,6 @@ def parse(text: str) -> Stored | None:
 def read(fd: int, text: str) -> Stored | None:
     """What is stored in descriptor `fd`, handed over under the name `text`; None if it is a socket unit's."""
     stored = parse(text)
-    status = os.fstat(fd)
+    status = system.fstat(fd)
     ours = stored is not None and stat.S_ISSOCK(status.st_mode) and status.st_ino == stored.inode
     return stored if ours else None

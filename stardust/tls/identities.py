@@ -21,23 +21,20 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import calendar
-import ipaddress
 import os
-import re
 import ssl
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from stardust.base.errors import ConfigError
 from stardust.logs.log import Log
-from stardust.settings.table import Config
+from stardust.settings.table import COMMAND_LINE, Config
+from stardust.tls.files import UNSEEN, Files, Look, Pair, look_at
 
 _LOOK_AGAIN = 1.0  # s; between two looks at the files
-_MOST_FILE = 4 * 1024 * 1024  # bytes; a bundle of all authorities of the web has 200 KiB
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _VERIFY = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
@@ -51,208 +48,6 @@ _OPTIONS = (
     | ssl.OP_SINGLE_ECDH_USE
 )
 
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-_KEY = b"PRIVATE KEY-----"
-
-
-# ── What a certificate says ───────────────────────────────────────────────────────────────────────────
-
-
-class Certificate(NamedTuple):
-    """What is needed of an X.509 certificate (RFC 5280 4.1). `names` are those that SNI may ask for, in lower
-    case; `kind` is the object identifier of the key's algorithm; `expires` counts seconds since the epoch.
-    `issuer` and `subject` are names in DER, only good for comparing."""
-
-    names: tuple[str, ...]
-    kind: bytes
-    issuer: bytes
-    subject: bytes
-    expires: float
-
-
-_SEQUENCE, _OCTETS, _BOOLEAN, _UTC_TIME, _TIME, _VERSION, _EXTENSIONS = (
-    0x30,
-    0x04,
-    0x01,
-    0x17,
-    0x18,
-    0xA0,
-    0xA3,
-)
-_DNS_NAME, _IP_ADDRESS = 0x82, 0x87  # [2] and [7] of GeneralName
-_SUBJECT_ALT_NAME = b"\x55\x1d\x11"  # 2.5.29.17
-
-
-def decode(der: bytes) -> Certificate:
-    """Read a certificate; ValueError if it is none. Its signature and most of what it says do not matter."""
-    ((_, body),) = _elements(der, _SEQUENCE)
-    fields = [*_elements(_elements(body)[0][1])]
-    if fields and fields[0][0] == _VERSION:
-        del fields[0]
-    if len(fields) < 6:
-        raise ValueError("too few fields")
-    _, _, (_, issuer), (_, validity), (_, subject), (_, key), *rest = fields
-    algorithm = _elements(_elements(key)[0][1])
-    _, end = _elements(validity)
-    return Certificate(
-        names=tuple(_names(rest)),
-        kind=algorithm[0][1],
-        issuer=issuer,
-        subject=subject,
-        expires=_moment(*end),
-    )
-
-
-def _names(fields: Sequence[tuple[int, bytes]]) -> Iterator[str]:
-    for extension in (each for tag, body in fields if tag == _EXTENSIONS for each in _elements(_only(body))):
-        (_, identifier), *_, (_, value) = _elements(extension[1])
-        if identifier != _SUBJECT_ALT_NAME:
-            continue
-        for tag, name in _elements(_only(value)):
-            if tag == _DNS_NAME:
-                yield name.decode("ascii").lower()
-            elif tag == _IP_ADDRESS:
-                yield str(ipaddress.ip_address(name))
-
-
-def _only(data: bytes) -> bytes:
-    ((_, body),) = _elements(data, _SEQUENCE)
-    return body
-
-
-def _elements(data: bytes, tag: Optional[int] = None) -> list[tuple[int, bytes]]:
-    """The elements that `data` consists of, as tags and contents (DER, X.690 8.1 and 10.1); at least one.
-    With `tag`, exactly one of that tag. ValueError if they are none."""
-    found: list[tuple[int, bytes]] = []
-    position = 0
-    while position < len(data):
-        if len(data) - position < 2 or data[position] & 0x1F == 0x1F:
-            raise ValueError("no element")
-        size, start = data[position + 1], position + 2
-        if size & 0x80:
-            start += size & 0x7F
-            size = int.from_bytes(data[position + 2 : start], "big")
-            # The shortest form is the only one; the indefinite one would be 0 here.
-            if size < 0x80 or data[position + 2] == 0 or start - position > 6:
-                raise ValueError("a length that is not DER")
-        if start + size > len(data):
-            raise ValueError("an element that is cut off")
-        found.append((data[position], data[start : start + size]))
-        position = start + size
-    if not found or (tag is not None and [each for each, _ in found] != [tag]):
-        raise ValueError("not the element that is due")
-    return found
-
-
-def _moment(tag: int, text: bytes) -> float:
-    """Seconds since the epoch of "YYMMDDHHMMSSZ" or "YYYYMMDDHHMMSSZ" (RFC 5280 4.1.2.5)."""
-    digits = text.decode("ascii")
-    if tag == _UTC_TIME:
-        # "Where YY is greater than or equal to 50, the year SHALL be interpreted as 19YY"
-        digits = ("19" if digits >= "5" else "20") + digits
-    elif tag != _TIME:
-        raise ValueError("no time")
-    return calendar.timegm(time.strptime(digits, "%Y%m%d%H%M%SZ"))
-
-
-# ── Files ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Pair(NamedTuple):
-    """A certificate and its key as they were read. `chain` is PEM, the certificate first."""
-
-    certificate: Certificate
-    chain: bytes
-    key: bytes
-    password: bytes
-
-
-Look = tuple[object, ...]
-"""What tells whether files have changed."""
-
-_UNSEEN = "in a directory that is closed to this process"
-
-
-def _look(paths: Sequence[str]) -> Look:
-    return tuple(map(_status, paths))
-
-
-def _status(path: str) -> object:
-    try:
-        found = os.stat(path)
-    except PermissionError:
-        return _UNSEEN
-    except OSError as fault:
-        return fault.errno
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-class _Files:
-    """Reads what the settings name. Raises ConfigError, with the key and the file in it."""
-
-    __slots__ = ("_config",)
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-
-    def pair(self, certificate_path: str, key_path: str) -> Pair:
-        pems = self._certificates("ssl-cert-file", certificate_path)
-        chain = [*map(self._decoded, pems)]
-        if self._config.ssl_ca_file:
-            pems += self._issuers(chain)
-        key_setting = "ssl-key-file" if self._config.ssl_key_file else "ssl-cert-file"
-        key = self._read(key_setting, key_path)
-        if _KEY not in key:
-            raise self._wrong(key_setting, f"{key_path}: there is no private key in it, in PEM")
-        return Pair(chain[0], b"\n".join([*pems, b""]), key, self._password())
-
-    def authorities(self) -> str:
-        """All that client certificates may come from, in PEM."""
-        key = "ssl-client-ca-file" if self._config.ssl_client_ca_file else "ssl-ca-file"
-        path = self._config.ssl_client_ca_file or self._config.ssl_ca_file
-        return b"\n".join(self._certificates(key, path)).decode("ascii", "replace")
-
-    def _issuers(self, chain: Sequence[Certificate]) -> list[bytes]:
-        """What of `ssl-ca-file` is missing between the last certificate of a chain and its root. The root is
-        left out: who does not have it does not trust it."""
-        pems = self._certificates("ssl-ca-file", self._config.ssl_ca_file)
-        known = {found.subject: (found, pem) for found, pem in zip(map(self._decoded, pems), pems)}  # noqa: B905
-        missing = []
-        last = chain[-1]
-        while last.issuer != last.subject and last.issuer in known:
-            last, pem = known.pop(last.issuer)
-            if last.issuer != last.subject:
-                missing.append(pem)
-        return missing
-
-    def _certificates(self, key: str, path: str) -> list[bytes]:
-        found = _CERTIFICATE.findall(self._read(key, path))
-        if not found:
-            raise self._wrong(key, f"{path}: there is no certificate in it, in PEM")
-        for number, pem in enumerate(found, 1):
-            try:
-                self._decoded(pem)
-            except ValueError as fault:
-                raise self._wrong(key, f"{path}: certificate {number} in it is damaged: {fault}") from None
-        return found
-
-    def _decoded(self, pem: bytes) -> Certificate:
-        return decode(ssl.PEM_cert_to_DER_cert(pem.decode("ascii")))
-
-    def _password(self) -> bytes:
-        path = self._config.ssl_key_password_file
-        return self._read("ssl-key-password-file", path).partition(b"\n")[0].rstrip(b"\r") if path else b""
-
-    def _read(self, key: str, path: str) -> bytes:
-        try:
-            with open(path, "rb") as file:
-                return file.read(_MOST_FILE)
-        except OSError as fault:
-            raise self._wrong(key, f"{path}: cannot be read: {fault.strerror}") from None
-
-    def _wrong(self, key: str, reason: str) -> ConfigError:
-        return ConfigError(reason, source=self._config.source or "command line", key=key)
-
 
 @contextmanager
 def _at_a_path(data: bytes) -> Iterator[str]:
@@ -260,9 +55,6 @@ def _at_a_path(data: bytes) -> Iterator[str]:
     with open(os.memfd_create("stardust"), "w+b", buffering=0) as file:
         file.write(data)
         yield f"/proc/self/fd/{file.fileno()}"
-
-
-# ── Contexts ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Session(ssl.SSLObject):
@@ -286,18 +78,18 @@ class Identity:
         self._key_path = config.ssl_key_file[number] if config.ssl_key_file else self.path
         self.read = self.look()
         self.told: Optional[Look] = None
-        pair = _Files(config).pair(self.path, self._key_path)
+        pair = Files(config).pair(self.path, self._key_path)
         self.context = _context(config)
         self._put(pair, self.context)
         self.certificate = pair.certificate
 
     def look(self) -> Look:
         """How the files look now."""
-        return _look([self.path, self._key_path])
+        return look_at([self.path, self._key_path])
 
     def renew(self, look: Look) -> None:
         """Read the files again, which look so. Connections go on with what they have."""
-        pair = _Files(self._config).pair(self.path, self._key_path)
+        pair = Files(self._config).pair(self.path, self._key_path)
         self._put(pair, _empty_context(self._config))
         # A context has a place for each kind of key, so the old certificate would stay beside the new one.
         if pair.certificate.kind != self.certificate.kind:
@@ -340,7 +132,7 @@ class Identity:
             text = f"{self._key_path}: the key is encrypted, and there is no ssl-key-password-file"
         else:
             text = f"{self._key_path}: cannot be used for {self.path}: {reason.replace('_', ' ').lower()}"
-        return ConfigError(text, source=config.source or "command line", key=key)
+        return ConfigError(text, source=config.source or COMMAND_LINE, key=key)
 
 
 class Identities:
@@ -351,7 +143,7 @@ class Identities:
     def __init__(self, config: Config) -> None:
         self._identities = [Identity(config, number) for number in range(len(config.ssl_cert_file))]
         self._authorities = [path for path in (config.ssl_ca_file, config.ssl_client_ca_file) if path]
-        self._seen = _look(self._authorities)
+        self._seen = look_at(self._authorities)
         self._look_at = 0.0
         self._by_name: dict[str, Identity] = {}
         self._name()
@@ -376,7 +168,7 @@ class Identities:
         self._look_at = now + _LOOK_AGAIN
         for each in self._identities:
             look = each.look()
-            if look == each.read or _UNSEEN in look:
+            if look == each.read or UNSEEN in look:
                 continue
             try:
                 each.renew(look)
@@ -392,8 +184,8 @@ class Identities:
             log.info(f"{each.path}: new connections get this certificate")
             if each.expired():
                 log.warning(each.expired())
-        seen = _look(self._authorities)
-        if seen != self._seen and _UNSEEN not in seen:
+        seen = look_at(self._authorities)
+        if seen != self._seen and UNSEEN not in seen:
             self._seen = seen
             log.warning(f"{' or '.join(self._authorities)} has changed; a reload takes the authorities over")
 
@@ -429,7 +221,7 @@ def _empty_context(config: Config) -> ssl.SSLContext:
     except ssl.SSLError:
         reason = "must be a list of ciphers that this OpenSSL knows (openssl-ciphers(1)), not "
         raise ConfigError(
-            f'{reason}"{config.ssl_ciphers}"', source=config.source or "command line", key="ssl-ciphers"
+            f'{reason}"{config.ssl_ciphers}"', source=config.source or COMMAND_LINE, key="ssl-ciphers"
         ) from None
     return context
 
@@ -438,7 +230,7 @@ def _context(config: Config) -> ssl.SSLContext:
     context = _empty_context(config)
     if config.ssl_verify_mode != "none":
         context.verify_mode = _VERIFY[config.ssl_verify_mode]
-        context.load_verify_locations(cadata=_Files(config).authorities())
+        context.load_verify_locations(cadata=Files(config).authorities())
     return context
 
 

@@ -55,6 +55,7 @@ from stardust.http1 import body as bodies
 from stardust.http1 import response
 from stardust.http1.head import CHUNKED, Head, HeadReader, Limits
 from stardust.http1.response import ResponseWriter
+from stardust.ipc import messages
 from stardust.ipc.handoff import MOST_DATA, Link, Passage
 from stardust.ipc.scoreboard import Slot
 from stardust.logs.accesslog import Record
@@ -130,7 +131,7 @@ class Loop:
     `link` leads to the siblings, `shelf` to the next start of the server, None without any; `served(since)`
     says by slot how many requests each has served that is free, or was then; `replaceable` says whether a
     successor could be forked for a worker that reached its limit of requests, `stopping` whether the whole
-    server stops, `storing` whether idle connections then go onto the shelf; `announce(kind)` tells the
+    server stops, `storing` whether idle connections then go onto the shelf; `announce(message)` tells the
     supervisor; `report` is told what is wrong with the application, instead of `wsgi.errors`.
     """
 
@@ -149,7 +150,7 @@ class Loop:
         replaceable: Callable[[], bool] = lambda: True,
         stopping: Callable[[], bool] = lambda: False,
         storing: Callable[[], bool] = lambda: False,
-        announce: Callable[[str], object] = lambda kind: None,
+        announce: Callable[[messages.Leaving], object] = lambda message: None,
         report: Optional[Report] = None,
     ) -> None:
         self.config = config
@@ -355,7 +356,7 @@ class Loop:
             self.leave_by = self.now + self.config.graceful_timeout
             self._wake_by(self.leave_by)
             self._stop_accepting()
-            self.announce("leaving")
+            self.announce(messages.Leaving())
         self.final = self.final or final
         if self.final or not self.handing:
             self.handing = self._keeping()

@@ -12,14 +12,15 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional
 
 from stardust.base import system
-from stardust.base.errors import AppLoadError, Exit
-from stardust.ipc.channel import Channel, clipped
+from stardust.base.errors import AppLoadError, Exit, assert_never
+from stardust.base.signals import Wakeup
+from stardust.ipc import messages
+from stardust.ipc.channel import Channel
 from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs import accesslog
@@ -50,8 +51,15 @@ class Inheritance(NamedTuple):
     app: Optional[Callable[..., Any]]
 
 
+SupervisorChannel = Channel[messages.ToWorker, messages.FromWorker]
+
+
 def run(
-    heritage: Inheritance, number: int, slot_number: int, channel: Optional[Channel], stacks: int = 2
+    heritage: Inheritance,
+    number: int,
+    slot_number: int,
+    channel: Optional[SupervisorChannel],
+    stacks: int = 2,
 ) -> Exit:
     """Be worker `number` until it is time to leave. `channel` is None if there is no supervisor; `stacks` is
     the descriptor that the stacks of a stuck worker are written to.
@@ -76,7 +84,7 @@ def run(
             if channel is None:
                 log.error(f"{failure.reason}\n{failure.detail}")
             else:
-                channel.send("failed", {"reason": failure.reason, "detail": clipped(failure.detail)})
+                channel.send(messages.Failed(failure.reason, messages.clipped(failure.detail)))
             return Exit.APPLICATION
 
     file = None if heritage.log_descriptor is None else LogFile(heritage.log_descriptor, log)
@@ -93,14 +101,14 @@ def run(
         replaceable=lambda: channel is None or scoreboard.replaceable,
         stopping=lambda: scoreboard.stopping,
         storing=lambda: scoreboard.storing,
-        announce=lambda kind: channel is not None and channel.send(kind),
+        announce=lambda message: channel is not None and channel.send(message),
         report=complaints.recorder(log) if log.sink.journal else None,
     )
     _watch_termination(loop, alone=channel is None)
     if channel is not None:
         orders = Orders(channel, loop, file)
         loop.watch(channel.fileno(), orders.take)
-        channel.send("ready")
+        channel.send(messages.Ready())
     if loop.guard is not None:
         loop.guard.start()
     loop.run()
@@ -112,7 +120,7 @@ def run(
 class Orders:
     """What the supervisor tells a worker."""
 
-    def __init__(self, channel: Channel, loop: Loop, file: Optional[LogFile]) -> None:
+    def __init__(self, channel: SupervisorChannel, loop: Loop, file: Optional[LogFile]) -> None:
         self.channel = channel
         self.loop = loop
         self.file = file
@@ -126,37 +134,35 @@ class Orders:
             # The supervisor is gone. Nobody will follow this worker, and nobody would stop it.
             self.loop.unwatch(self.channel.fileno())
             self.loop.abandon()
-        elif message.kind == "ping":
+        elif isinstance(message, messages.Ping):
             self.loop.beat()
-        elif message.kind == "pause":
-            self._pause(message.content["pause"])
-        elif message.kind == "resume":
+        elif isinstance(message, messages.Pause):
+            self._pause(message.pause)
+        elif isinstance(message, messages.Resume):
             self.loop.resume()
-        elif message.kind == "retire":
+        elif isinstance(message, messages.Retire):
             self.loop.leave()
-        elif message.kind == "stop":
+        elif isinstance(message, messages.Stop):
             self.loop.leave(final=True)
-        elif message.kind == "reopen" and self.file is not None:
-            self.file.reopened(message.descriptors[0])
+        elif isinstance(message, messages.Reopen):
+            self._reopen(message.access_log)
+        else:
+            assert_never(message)
 
     def _pause(self, number: int) -> None:
         """Stop accepting first, count then: what this does not tell of, nobody has accepted."""
         loop = self.loop
         loop.pause()
-        held = {"connections": len(loop.connections), "since": loop.empty_since}
-        self.channel.send("paused", {"pause": number, **held})
+        self.channel.send(messages.Paused(number, len(loop.connections), loop.empty_since))
+
+    def _reopen(self, descriptor: int) -> None:
+        if self.file is None:
+            os.close(descriptor)
+        else:
+            self.file.reopened(descriptor)
 
 
 def _watch_termination(loop: Loop, *, alone: bool) -> None:
     """SIGTERM: leave, `alone` or to be followed. The handler only wakes the loop, which does the rest."""
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
-
-    def react(keep: socket.socket = writer) -> None:
-        if signal.SIGTERM in reader.recv(4096):
-            loop.leave(final=alone)
-
-    loop.watch(reader.fileno(), react)
+    wakeup = Wakeup((signal.SIGTERM,))
+    loop.watch(wakeup.fileno(), lambda: loop.leave(final=alone) if wakeup.take() else None)

@@ -32,10 +32,10 @@ from typing import Any, Optional
 
 from stardust.base.errors import ApplicationError, ClientGone
 from stardust.http1 import response
-from stardust.http1.head import Head
-from stardust.http1.response import CHUNKED, LAST_CHUNK, ResponseWriter, chunk
+from stardust.http1.head import CHUNKED, Head
+from stardust.http1.response import LAST_CHUNK, ResponseWriter, chunk
+from stardust.wsgi.environ import Environ
 
-Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 Application = Callable[[Environ, Callable[..., Callable[[bytes], object]]], Iterable[bytes]]

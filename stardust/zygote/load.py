@@ -30,6 +30,7 @@ from collections.abc import Callable
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple, Optional
 
+from stardust.base import system
 from stardust.base.errors import AppLoadError
 
 DEFAULT_NAMES = ("application", "app")
@@ -96,7 +97,7 @@ def _application(reference: Reference) -> Callable[..., Any]:
 
 
 def _import(name: str) -> ModuleType:
-    here = os.getcwd()
+    here = system.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
     try:

@@ -3,12 +3,11 @@
 It is the process `config.python` with nothing of the server in it but this package, so that it may be any
 interpreter and virtualenv. It waits in one place, `channel.receive`, and does what the message says:
 
-    generation  once, first: the configuration and all descriptors → load → "loaded" or "failed",
-                                                                       or "misconfigured"
-    fork        a worker, with its end of a channel, and memory
-                for its stacks                                     → "forked" or "fork-failed"
-    reap        a worker that the supervisor has seen ending       → "exited"
-    reopen      the access log, for workers to come
+    Generation  once, first: the configuration and all descriptors → load → Loaded, Failed or Misconfigured
+    Fork        a worker, with its end of a channel, and memory
+                for its stacks                                     → Forked or ForkFailed
+    Reap        a worker that the supervisor has seen ending       → Exited
+    Reopen      the access log, for workers to come
 
 A worker's process id stays its own until it is reaped here, which happens only on the supervisor's word: so
 the supervisor may open a pidfd for it without a race, whatever the interpreter here can do. End of file means
@@ -28,10 +27,12 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from typing import Optional
 
 from stardust.base import address, system
-from stardust.base.errors import AppLoadError, ConfigError, Exit
-from stardust.ipc.channel import Channel, Message, clipped
+from stardust.base.errors import AppLoadError, ChannelError, ConfigError, Exit, assert_never
+from stardust.ipc import messages
+from stardust.ipc.channel import Channel
 from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs.log import Log, Sink, instance
@@ -42,17 +43,21 @@ from stardust.worker.loop import Door
 from stardust.worker.process import Inheritance
 from stardust.zygote.load import load
 
+SupervisorChannel = Channel[messages.ToZygote, messages.FromZygote]
+
 
 def main(descriptor: int) -> int:
     """Serve the supervisor at the other end of `descriptor`. Returns the exit code of this process, or of the
     worker that it has become."""
-    channel = Channel.adopt(descriptor, blocking=True)
+    channel = Channel.adopt(descriptor, messages.ZYGOTE, blocking=True)
     order = channel.receive()
     if order is None:
         return Exit.OK
+    if not isinstance(order, messages.Generation):
+        raise ChannelError(f"first comes a generation, not {order}")
     heritage = _inheritance(order)
     try:
-        heritage = _with_tls(heritage, [each["name"] for each in order.content["listeners"]])
+        heritage = _with_tls(heritage, [each.name for each in order.listeners])
         _become(heritage.config)
         if heritage.config.preload:
             started = time.monotonic()
@@ -60,102 +65,110 @@ def main(descriptor: int) -> int:
             _warn_of_threads(heritage.log)
             heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
     except AppLoadError as failure:
-        channel.send("failed", {"reason": failure.reason, "detail": clipped(failure.detail)})
+        channel.send(messages.Failed(failure.reason, messages.clipped(failure.detail)))
         return Exit.APPLICATION
     except ConfigError as failure:
-        channel.send("misconfigured", {"reason": str(failure)})
+        channel.send(messages.Misconfigured(str(failure)))
         return Exit.CONFIG
     system.freeze_heap()
-    channel.send("loaded")
+    channel.send(messages.Loaded())
     if heritage.link is None:
         return process.run(heritage, 1, 0, None)
     return _attend(channel, heritage)
 
 
-def _attend(channel: Channel, heritage: Inheritance) -> int:
+def _attend(channel: SupervisorChannel, heritage: Inheritance) -> int:
     """Do what the supervisor says, until it says no more."""
     while True:
         order = channel.receive()
         if order is None:
             # Without the interpreter's own end: what the application registered with atexit is for workers.
             os._exit(Exit.OK)
-        if order.kind == "fork":
+        elif isinstance(order, messages.Fork):
             if _fork(channel, order):
-                link, stacks = order.descriptors
                 channel.close()
-                number, slot = order.content["worker"], order.content["slot"]
-                return process.run(heritage, number, slot, Channel.adopt(link), stacks)
-        elif order.kind == "reap":
+                own = Channel.adopt(order.channel, messages.WORKER)
+                return process.run(heritage, order.worker, order.slot, own, order.stacks)
+        elif isinstance(order, messages.Reap):
             _reap(channel, order)
-        elif order.kind == "reopen" and heritage.log_descriptor is not None:
-            os.dup2(order.descriptors[0], heritage.log_descriptor, inheritable=False)
-            os.close(order.descriptors[0])
+        elif isinstance(order, messages.Reopen):
+            if heritage.log_descriptor is not None:
+                system.dup2(order.access_log, heritage.log_descriptor, inheritable=False)
+            system.close(order.access_log)
+        elif isinstance(order, messages.Generation):
+            raise ChannelError(f"a zygote has one generation, not {order.number} too")
+        else:
+            assert_never(order)
 
 
-def _fork(channel: Channel, order: Message) -> bool:
+def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
     """Whether this is the new worker."""
-    number = order.content["worker"]
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        pid = os.fork()
+        pid = system.fork()
     except OSError as fault:
-        channel.send("fork-failed", {"worker": number, "reason": fault.strerror})
+        channel.send(messages.ForkFailed(order.worker, fault.strerror or str(fault)))
         pid = -1
     if pid == 0:
         return True
     if pid > 0:
-        channel.send("forked", {"worker": number, "pid": pid})
-    for descriptor in order.descriptors:
-        os.close(descriptor)
+        channel.send(messages.Forked(order.worker, pid))
+    system.close(order.channel)
+    system.close(order.stacks)
     return False
 
 
-def _reap(channel: Channel, order: Message) -> None:
+def _reap(channel: SupervisorChannel, order: messages.Reap) -> None:
     """Wait for that very process: the application may have children of its own."""
-    pid = order.content["pid"]
     try:
-        _, status = os.waitpid(pid, 0)
+        _, status = system.waitpid(order.pid, 0)
     except ChildProcessError:
         status = 0  # the application ignores SIGCHLD, so the kernel has reaped it
-    channel.send("exited", {"worker": order.content["worker"], "status": status})
+    channel.send(messages.Exited(order.worker, status))
 
 
-def _inheritance(order: Message) -> Inheritance:
-    """What came with the first message: descriptors of scoreboard, links (if any), access log (if any)
-    and listeners."""
-    content = order.content
-    config = settings.load(content["config"])
-    descriptors = iter(order.descriptors)
-    scoreboard = Scoreboard(next(descriptors))
-    link = Link.adopt(next(descriptors), next(descriptors)) if content["links"] else None
-    shelf = Link.adopt(next(descriptors), next(descriptors)) if content["links"] else None
-    log_descriptor = next(descriptors) if content["access_log"] else None
+def _inheritance(order: messages.Generation) -> Inheritance:
+    """What came with the first message."""
+    config = settings.load(order.config)
     introduced = [introduction.greeting(address.Peers(config.trusted_proxies))]
     doors = [
         Door(
-            _listener(descriptor),
-            address.Address(*listener["address"]),
-            listener["own"],
-            introduced if config.takes_introductions(listener["name"]) else (),
+            _listener(listener.socket),
+            listener.address,
+            listener.own,
+            introduced if config.takes_introductions(listener.name) else (),
         )
-        for descriptor, listener in zip(descriptors, content["listeners"])  # noqa: B905 - Python 3.9
+        for listener in order.listeners
     ]
     log = Log(
-        f"generation {content['generation']}",
+        f"generation {order.number}",
         config.log_level,
-        sink=Sink(*content["sink"]),
-        fields={**instance(config.source), "STARDUST_GENERATION": content["generation"]},
+        sink=Sink(order.journal, order.stamped),
+        fields={**instance(config.source), "STARDUST_GENERATION": order.number},
     )
-    number = content["generation"]
     # Of the generation, not of the zygote: workers that changed their user may not change their names, and
     # keep this one (proc(5), "dumpable").
-    system.name_process(f"stardust:g{number}", f"stardust: generation {number}: {config.app}")
-    return Inheritance(number, config, doors, scoreboard, link, shelf, log, log_descriptor, None)
+    system.name_process(f"stardust:g{order.number}", f"stardust: generation {order.number}: {config.app}")
+    return Inheritance(
+        generation=order.number,
+        config=config,
+        doors=doors,
+        scoreboard=Scoreboard(order.scoreboard),
+        link=_link(order.link),
+        shelf=_link(order.shelf),
+        log=log,
+        log_descriptor=order.access_log,
+        app=None,
+    )
+
+
+def _link(ends: Optional[messages.Ends]) -> Optional[Link]:
+    return None if ends is None else Link.adopt(ends.reader, ends.writer)
 
 
 def _listener(descriptor: int) -> socket.socket:
-    sock = socket.socket(fileno=descriptor)
+    sock = system.new_socket(fileno=descriptor)
     sock.setblocking(False)
     return sock
 
@@ -193,12 +206,12 @@ def _become(config: Config) -> None:
         if config.umask is not None:
             os.umask(config.umask)
         if config.chdir:
-            os.chdir(config.chdir)
+            system.chdir(config.chdir)
     except (OSError, KeyError) as fault:
         raise AppLoadError(f"cannot prepare the application's process: {fault}") from None
     system.point_stdin_at_nothing()
     system.raise_descriptor_limit()
-    sys.path[:0] = [*config.pythonpath, os.getcwd()]
+    sys.path[:0] = [*config.pythonpath, system.getcwd()]
 
 
 def _change_identity(config: Config) -> None:
@@ -209,10 +222,10 @@ def _change_identity(config: Config) -> None:
     else:
         gid = account.pw_gid if account is not None else os.getgid()
     if account is not None:
-        os.initgroups(account.pw_name, gid)
-    os.setgid(gid)
+        system.initgroups(account.pw_name, gid)
+    system.setgid(gid)
     if account is not None:
-        os.setuid(account.pw_uid)
+        system.setuid(account.pw_uid)
         os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
 
 

@@ -1,42 +1,42 @@
-"""Env files: what is made of their text. How they become an environment stands in test_config.py."""
+"""Env files and settings become the environment of the application."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from stardust.base.errors import ConfigError
-from stardust.config import environment as envfile
+from stardust.config.environment import application_environment
+from stardust.settings.table import Config
+from tests.config.given import config
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        pytest.param("A=1\nB='two words'\n", [("A", "1"), ("B", "two words")], id="values"),
-        pytest.param("# nothing\n\nexport A=1", [("A", "1")], id="comments, blank lines, export"),
-        pytest.param("A", [("A", None)], id="a name without a value"),
-        pytest.param("A=${B}", [("A", "${B}")], id="as written"),
-        pytest.param("", [], id="empty"),
-    ],
-)
-def test_bindings(text: str, found: list[tuple[str, str | None]]) -> None:
-    assert envfile.bindings(text, "app.env") == found
+def test_the_environment_of_the_application(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.env", tmp_path / "two.env"
+    one.write_text("# comment\nexport A=one\nB='two words'\nBASE=${BASE}+${A}\nNOTHING\n\n")
+    two.write_text('B=${B}!\nC="${MISSING:-c}\\n"\nD=file\n')
+    found = Config(env_file=(str(one), str(two)), environment=(("D", "table"), ("E", "${A}")))
+    base = {"BASE": "base", "A": "zero"}
+    assert application_environment(found, base) == {
+        "A": "one",
+        "B": "two words!",
+        "BASE": "base+one",
+        "C": "c\n",
+        "D": "table",
+        "E": "${A}",
+    }
+    assert base == {"BASE": "base", "A": "zero"}
 
 
-@pytest.mark.parametrize(
-    "text", [pytest.param("A=1\n'B\n", id="a quote that is not closed"), pytest.param("A=1\nB=\0", id="NUL")]
-)
-def test_a_line_that_is_none_is_named(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"^app\.env:2: must be NAME=VALUE, as python-dotenv reads it$"):
-        envfile.bindings(text, "app.env")
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        pytest.param("plain", "plain", id="plain"),
-        pytest.param("${A}/${B:-none}", "one/none", id="a name, and one with a default"),
-        pytest.param("${B}", "", id="a name that is not there"),
-    ],
-)
-def test_resolved(value: str, text: str) -> None:
-    assert envfile.resolved(value, {"A": "one"}) == text
+@pytest.mark.parametrize("text", ["A=1\n='x'\n", "A=1\nB='x\n", "A=1\nB=\0\n"])
+def test_a_broken_env_file_is_an_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.env"
+    path.write_text(text)
+    reason = f"{path}:2: must be NAME=VALUE, as python-dotenv reads it"
+    with pytest.raises(ConfigError) as caught:
+        application_environment(Config(env_file=(str(path),)), {})
+    assert str(caught.value) == reason
+    with pytest.raises(ConfigError) as caught:
+        config("--env-file", str(path))
+    assert str(caught.value) == f"command line: --env-file: {reason}"

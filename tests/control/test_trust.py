@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stardust.base import system
 from stardust.control import trust
 from stardust.control.trust import Peer
 
@@ -72,35 +72,10 @@ def test_peer_of_a_socket() -> None:
         assert trust.peer(a) == Peer(os.getpid(), os.geteuid())
 
 
-def test_parent() -> None:
-    assert trust.parent(os.getpid()) == os.getppid()
-
-
-def test_parent_of_a_process_with_an_odd_name() -> None:
-    program = (
-        "import sys\n"
-        "with open('/proc/self/comm', 'w') as comm: comm.write(') S 1 (x')\n"
-        "print(flush=True)\n"
-        "sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"\n"
-        assert trust.parent(child.pid) == os.getpid()
-        child.communicate()
-
-
-def test_parent_of_nobody() -> None:
-    with pytest.raises(OSError, match="No such file"):
-        trust.parent(0)
-
-
 def test_real_processes() -> None:
     us = Peer(os.getpid(), UID)
-    refused = trust.refusal(us, pid=os.getppid(), uid=UID, parent=trust.parent)
+    refused = trust.refusal(us, pid=os.getppid(), uid=UID, parent=system.parent)
     assert refused == f"process {us.pid} belongs to the server, and the application may not command it"
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
-        assert trust.refusal(us, pid=child.pid, uid=UID, parent=trust.parent) == ""
+        assert trust.refusal(us, pid=child.pid, uid=UID, parent=system.parent) == ""
         child.communicate()

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from stardust.base.errors import ApplicationError
 from stardust.http1 import response as module
-from stardust.http1.head import Head
+from stardust.http1.head import CHUNKED, Head
 from stardust.http1.response import (
-    CHUNKED,
     ERRORS,
     LAST_CHUNK,
     UNTIL_CLOSE,

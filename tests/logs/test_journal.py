@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stardust.base import system
 from stardust.logs import journal
 from tests.descriptors import open_descriptors
 from tests.journald import Journal, decode, full, is_valid
@@ -109,7 +110,7 @@ def test_no_memory_for_a_large_record(journald: Journal, monkeypatch: pytest.Mon
     def refuse(*_: object) -> int:
         raise OSError(fault, os.strerror(fault))
 
-    monkeypatch.setattr(os, "memfd_create", refuse)
+    monkeypatch.setattr(system, "memfd_create", refuse)
     assert not journal.send(journald.path, journal.encode({"MESSAGE": "x" * 1_000_000}))
     assert journald.read() == []
 
@@ -118,5 +119,5 @@ def test_no_descriptor_left(journald: Journal, monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object) -> socket.socket:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(system, "new_socket", refuse)
     assert not journal.send(journald.path, b"MESSAGE=x\n")

@@ -110,7 +110,9 @@ class TestRegularFile:
         self, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write = os.write
-        monkeypatch.setattr("stardust.logs.logfile.os.write", lambda number, data: write(number, data[:3]))
+        monkeypatch.setattr(
+            "stardust.logs.logfile.system.write", lambda number, data: write(number, data[:3])
+        )
         file = LogFile(opened(tmp_path / "log"), log)
         file.add("one two three")
         file.close()

@@ -82,7 +82,7 @@ def test_one_that_is_missing_is_named_where_one_looks(machine: Machine) -> None:
         "/etc/stardust/myapp.toml:5: env-file: must be a file or a list of files "
         '(a path, or "credential:NAME"), not "credential:app.env": '
         "there is no /run/credentials/stardust@myapp.service/app.env; "
-        "its unit must be started with LoadCredential=app.env:PATH"
+        "start its unit with LoadCredential=app.env:PATH"
     )
     assert instance.status_line == f"could not start: {reason}"
     (said,) = machine.journal(f"_SYSTEMD_UNIT={instance.service}", "PRIORITY=3")

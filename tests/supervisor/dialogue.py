@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -23,6 +23,7 @@ from stardust.supervisor.vocabulary import (
     Configured,
     Event,
     Fork,
+    Forked,
     Leave,
     Loaded,
     Ordered,
@@ -55,13 +56,15 @@ class Asleep:
 
 @dataclass
 class Dialogue:
-    """A supervisor under questioning. Each Start reads `policy`, as it reads the configuration."""
+    """A supervisor under questioning. Each Start reads `policy`, as it reads the configuration, and each Fork
+    is answered, unless the zygote is `silent`."""
 
     policy: Policy = field(default_factory=Policy)
     state: State = field(default_factory=State)
     now: float = 0.0
     transcript: list[str] = field(default_factory=list)
     unheard: list[Action] = field(default_factory=list)
+    silent: bool = False
 
     def __post_init__(self) -> None:
         self._settle()
@@ -103,6 +106,8 @@ class Dialogue:
                 self.unheard.append(action)
                 if isinstance(action, Start):
                     self.state = observe(self.state, Configured(action.generation, self.policy), self.now)
+                if isinstance(action, Fork) and not self.silent:
+                    self.state = observe(self.state, Forked(action.worker), self.now)
             if not actions or isinstance(actions[-1], Leave):
                 return
         pytest.fail("\n".join([*self.transcript, f"it never settles: {actions}"]), pytrace=False)
@@ -113,14 +118,14 @@ class Dialogue:
             pytest.fail("\n".join([*self.transcript, *also]), pytrace=False)
 
 
-def booting(workers: int = 2, **times: float) -> Dialogue:
+def booting(workers: int = 2, **settings: Any) -> Dialogue:
     """Generation 1 has been started, and loads."""
-    return Dialogue(Policy(workers=workers, **times)) << Start(1)
+    return Dialogue(Policy(workers=workers, **settings)) << Start(1)
 
 
-def serving(workers: int = 2, **times: float) -> Dialogue:
+def serving(workers: int = 2, **settings: Any) -> Dialogue:
     """Generation 1 serves with workers 1, 2, …"""
-    dialogue = booting(workers, **times) >> Loaded(1)
+    dialogue = booting(workers, **settings) >> Loaded(1)
     for number in range(1, workers + 1):
         dialogue <<= Fork(number, number - 1, 1)
     for number in range(1, workers + 1):
@@ -128,9 +133,9 @@ def serving(workers: int = 2, **times: float) -> Dialogue:
     return dialogue << SayReady()
 
 
-def reloading(workers: int = 2, **times: float) -> Dialogue:
+def reloading(workers: int = 2, **settings: Any) -> Dialogue:
     """The same, and generation 2 was asked for, and loads."""
-    return serving(workers, **times) >> ReloadAsked() << SayReloading(2) << Start(2)
+    return serving(workers, **settings) >> ReloadAsked() << SayReloading(2) << Start(2)
 
 
 def served(generation: int, at: float = 0.0) -> Conclude:
@@ -147,6 +152,6 @@ def paused(workers: int = 2, idle_timeout: float = 10.0) -> Dialogue:
     return dialogue >> (Wait(idle_timeout), QuietSince(0)) << Pause(1) << Asleep(ANSWER_WITHIN)
 
 
-def empty(worker: int, pause: int = 1, since: float = 0.0) -> Paused:
+def empty(worker: int, number: int = 1, since: float = 0.0) -> Paused:
     """The worker holds no connection."""
-    return Paused(worker, pause, 0, since)
+    return Paused(worker, number, 0, since)

@@ -47,6 +47,7 @@ class Host:
 
     def __init__(self, log: Log) -> None:
         self.state = IDLE
+        self.now = 0.0
         self.log = log
         self.seen: list[vocabulary.Event] = []
         self.watched: dict[int, Callable[[], object]] = {}
@@ -61,15 +62,16 @@ class Host:
     def see(self, event: vocabulary.Event) -> None:
         self.seen.append(event)
 
-    def status(self) -> dict[str, object]:
-        return {"state": "running"}
-
     def turn(self) -> None:
         """Wait until something is readable, and react to all that is."""
         ready, _, _ = select.select(list(self.watched), [], [], PATIENCE)
         assert ready, "nobody has said anything"
         for descriptor in ready:
             self.watched[descriptor]()
+
+
+def status() -> dict[str, object]:
+    return {"state": "running"}
 
 
 class Visitor:
@@ -105,7 +107,7 @@ class Stage:
         self.control = Control.bind(self.path)
         self.door = self.control.fileno()
         self.host = Host(Log("supervisor", descriptor=self.log_descriptor))
-        self.clients = Clients(self.control, self.host)
+        self.clients = Clients(self.control, self.host, status)
         self.visitors: list[Visitor] = []
 
     def visit(self) -> Visitor:
@@ -160,7 +162,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 def test_without_a_control_socket_nobody_comes() -> None:
     host = Host(Log("supervisor"))
-    clients = Clients(None, host)
+    clients = Clients(None, host, status)
     clients.progress("nobody hears it")
     clients.conclude(GOOD)
     clients.close()

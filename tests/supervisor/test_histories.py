@@ -16,10 +16,13 @@ from stardust.supervisor.vocabulary import (
     Failed,
     Leaving,
     Loaded,
+    Nonsense,
     Overdue,
     Ready,
     ReloadAbandoned,
+    Shelved,
     WorkerFailed,
+    ZygoteNonsense,
 )
 from tests.supervisor.world import World
 
@@ -27,10 +30,11 @@ policies = st.builds(
     Policy,
     workers=st.integers(1, 4),
     spawn_interval=st.sampled_from([0.0, 0.0, 0.5]),
-    respawn_pause=st.sampled_from([0.1, 1.0]),
+    least_backoff=st.sampled_from([0.1, 1.0]),
     boot_timeout=st.sampled_from([3.0, 60.0]),
     graceful_timeout=st.sampled_from([0.0, 2.0, 30.0]),
     idle_timeout=st.sampled_from([0.0, 0.1, 0.1, 5.0]),
+    store=st.booleans(),
 )
 
 
@@ -44,10 +48,10 @@ def chosen(numbers: list[int], pick: int) -> int:
 class Histories(RuleBasedStateMachine):
     """What may happen, in any order. A server that has left is started again."""
 
-    @initialize(policy=policies, booted=st.booleans())
-    def boot(self, policy: Policy, booted: bool) -> None:
+    @initialize(policy=policies, booted=st.booleans(), kept=st.integers(0, 1))
+    def boot(self, policy: Policy, booted: bool, kept: int) -> None:
         self.batching = False
-        self.world = World(policy)
+        self.world = World(policy, kept=kept)
         if booted:
             self.world.be_kind()
             self.world.judge_peace()
@@ -60,12 +64,18 @@ class Histories(RuleBasedStateMachine):
         else:
             self.world.settle()
         if self.world.left is not None:
-            self.world = World(self.world.config or Policy())
+            self.world = World(self.world.config or Policy(), kept=self.world.kept + self.world.stored)
             self.world.settle()
         self.world.halfway = False
 
     def workers(self, *wanted: str) -> list[int]:
-        return [number for number, worker in self.world.workers.items() if worker.standing in wanted]
+        """Those of this standing that have not ended; of any, if none is named."""
+        living = {number: worker for number, worker in self.world.workers.items() if not worker.ended}
+        return [number for number, worker in living.items() if not wanted or worker.standing in wanted]
+
+    def told(self) -> list[int]:
+        """Those that have an order to answer."""
+        return [number for number in self.workers() if self.world.workers[number].to_answer]
 
     def zygotes(self, *wanted: str) -> list[int]:
         return [number for number, standing in self.world.zygotes.items() if standing in wanted]
@@ -109,10 +119,39 @@ class Histories(RuleBasedStateMachine):
             self.world.see(Failed(number, "ImportError", "Traceback"))
         self.happen()
 
-    @precondition(lambda self: self.zygotes("loading", "loaded", "closing"))
+    @precondition(lambda self: self.zygotes("loading", "loaded", "closing", "killed"))
     @rule(pick=picks)
     def zygote_dies(self, pick: int) -> None:
-        self.world.zygote_gone(chosen(self.zygotes("loading", "loaded", "closing"), pick))
+        self.world.zygote_gone(chosen(self.zygotes("loading", "loaded", "closing", "killed"), pick))
+        self.happen()
+
+    @precondition(lambda self: self.zygotes("loading", "loaded"))
+    @rule(pick=picks)
+    def zygote_talks_nonsense(self, pick: int) -> None:
+        number = chosen(self.zygotes("loading", "loaded"), pick)
+        self.world.foul.add(number)
+        self.world.see(ZygoteNonsense(number, "a message that is none"))
+        self.happen()
+
+    @precondition(lambda self: self.zygotes("loading", "loaded"))
+    @rule(pick=picks)
+    def zygote_falls_silent(self, pick: int) -> None:
+        self.world.silent.add(chosen(self.zygotes("loading", "loaded"), pick))
+
+    @precondition(lambda self: self.zygotes("loaded") and self.workers("ready"))
+    @rule(pick=picks, alarms=st.integers(1, 8))
+    def worker_dies_and_its_zygote_says_nothing(self, pick: int, alarms: int) -> None:
+        number = chosen(self.workers("ready"), pick)
+        self.world.silent.add(self.world.workers[number].generation)
+        self.world.gone(number)
+        self.happen()
+        for _ in range(alarms):
+            self.time_passes(1.0, 0.0, batch=False)
+
+    @precondition(lambda self: self.world.silent & set(self.zygotes("loaded")))
+    @rule()
+    def zygote_answers_at_last(self) -> None:
+        self.world.zygote_answers(min(self.world.silent & set(self.zygotes("loaded"))))
         self.happen()
 
     @precondition(lambda self: self.zygotes("closing"))
@@ -154,11 +193,31 @@ class Histories(RuleBasedStateMachine):
         self.world.gone(chosen(self.workers("leaving", "killed"), pick))
         self.happen()
 
-    @precondition(lambda self: self.world.workers)
+    @precondition(lambda self: self.workers())
     @rule(pick=picks)
     def worker_dies(self, pick: int) -> None:
-        self.world.gone(chosen(list(self.world.workers), pick))
+        self.world.gone(chosen(self.workers(), pick))
         self.happen()
+
+    @precondition(lambda self: self.workers("starting", "ready", "leaving", "stuck"))
+    @rule(pick=picks)
+    def worker_talks_nonsense(self, pick: int) -> None:
+        number = chosen(self.workers("starting", "ready", "leaving", "stuck"), pick)
+        self.world.workers[number].babbling = True
+        self.world.see(Nonsense(number, "a message that is none"))
+        self.happen()
+
+    @precondition(lambda self: self.world.storing and self.workers("leaving"))
+    @rule()
+    def worker_leaves_a_connection(self) -> None:
+        self.world.shelf += 1
+        self.world.see(Shelved())
+        self.happen()
+
+    @rule(workers=st.booleans(), systemd=st.booleans(), storing_fails=st.booleans())
+    def room_changes(self, workers: bool, systemd: bool, storing_fails: bool) -> None:
+        self.world.workers_have_room, self.world.systemd_has_room = workers, systemd
+        self.world.storing_fails = storing_fails
 
     @precondition(lambda self: self.workers("ready"))
     @rule(pick=picks)
@@ -176,11 +235,10 @@ class Histories(RuleBasedStateMachine):
         worker.empty_since = self.world.now
         worker.served = self.world.now if asks else worker.served
 
-    @precondition(lambda self: any(worker.to_answer for worker in self.world.workers.values()))
+    @precondition(lambda self: self.told())
     @rule(pick=picks)
     def worker_answers(self, pick: int) -> None:
-        told = [number for number, worker in self.world.workers.items() if worker.to_answer]
-        self.world.answer(chosen(told, pick))
+        self.world.answer(chosen(self.told(), pick))
         self.happen()
 
     @rule(kind=st.booleans(), visited=st.booleans(), answers=st.integers(0, 6))
@@ -195,9 +253,8 @@ class Histories(RuleBasedStateMachine):
                 worker.empty_since = self.world.now if worker.accepting else worker.empty_since
         self.time_passes(1.0, 0.0, batch=False)
         for _ in range(answers):
-            told = [number for number, worker in self.world.workers.items() if worker.to_answer]
-            if told:
-                self.world.answer(told[0])
+            if self.told():
+                self.world.answer(self.told()[0])
                 self.happen()
 
     @rule()
@@ -220,6 +277,28 @@ class Histories(RuleBasedStateMachine):
     def stop_is_asked(self, fast: bool) -> None:
         self.world.ask_stop(fast)
         self.happen()
+
+    @precondition(lambda self: len(self.world.transcript) > 60)
+    @rule(connections=st.integers(0, 3), room=st.sampled_from([True, False, False]), late=st.booleans())
+    def stop_leaves_connections(self, connections: int, room: bool, late: bool) -> None:
+        """Some before the workers end, or just then (`late`). systemd may have no room for them."""
+        world = self.world
+        world.ask_stop(fast=False)
+        world.settle()
+        world.systemd_has_room = room
+        if late:
+            for number in list(world.workers):
+                world.gone(number)
+            for number in self.zygotes("loading", "loaded", "killed"):
+                world.zygote_gone(number)
+        for _ in range(connections if world.storing else 0):
+            world.shelf += 1
+            world.see(Shelved())
+        self.happen()
+        for _ in range(3):
+            self.time_passes(1.0, 0.0, batch=False)
+        if late:
+            self.time_passes(1.5, 10.0, batch=False)
 
     @rule()
     def times_are_kind(self) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 
 from stardust.base.errors import Exit
+from stardust.supervisor.crossing import AGAIN, PATIENCE, Crossing, Leg
 from stardust.supervisor.idle import ANSWER_WITHIN
-from stardust.supervisor.state import Outcome, Policy
+from stardust.supervisor.state import Outcome, Policy, State, Watchdog
 from stardust.supervisor.vocabulary import (
     Action,
     Adjusted,
+    CheckAlive,
     CheckIdle,
     Close,
+    Collect,
     Conclude,
     Configured,
     Dump,
@@ -21,29 +24,52 @@ from stardust.supervisor.vocabulary import (
     ForkFailed,
     GiveUp,
     Gone,
+    HandOn,
     Kill,
+    KillZygote,
     Leave,
     LeaveIdle,
     Leaving,
     Loaded,
+    Looked,
+    Moved,
+    Nonsense,
     Overdue,
     Pause,
     Paused,
     QuietSince,
     Ready,
+    Reaping,
     ReloadAbandoned,
     ReloadAsked,
     Resume,
     Retire,
+    SayAlive,
     SayReady,
     SayReloading,
     SayStopping,
+    Shelved,
     Start,
     StopAsked,
+    Store,
+    StoringFailed,
+    TakeUp,
     WorkerFailed,
     ZygoteGone,
+    ZygoteNonsense,
 )
-from tests.supervisor.dialogue import Asleep, Wait, booting, empty, failed, paused, reloading, served, serving
+from tests.supervisor.dialogue import (
+    Asleep,
+    Dialogue,
+    Wait,
+    booting,
+    empty,
+    failed,
+    paused,
+    reloading,
+    served,
+    serving,
+)
 
 
 def test_boot() -> None:
@@ -279,7 +305,7 @@ def test_fork_that_fails_is_tried_again() -> None:
 
 def test_back_off_of_old_code_does_not_hold_up_new_code() -> None:
     """A crash loop is mended by a reload, and not half a minute later."""
-    dialogue = serving(workers=1, respawn_pause=20.0) >> Gone(1, "exit code 1") << Asleep(20)
+    dialogue = serving(workers=1, least_backoff=20.0) >> Gone(1, "exit code 1") << Asleep(20)
     dialogue = dialogue >> ReloadAsked() << SayReloading(2) << Start(2) >> Loaded(2) << Fork(2, 0, 2)
     assert dialogue >> Ready(2) << Close(1) << SayReady() << served(2)
 
@@ -486,8 +512,10 @@ def test_a_worker_that_does_not_answer() -> None:
     """It has just become busy: the others shall not wait. And its answer is too late for the next pause."""
     dialogue = paused() >> empty(1) >> Wait(ANSWER_WITHIN) << Resume() << Asleep(10)
     dialogue = dialogue >> (Wait(10), QuietSince(0)) << Pause(2)
-    dialogue = dialogue >> empty(2, pause=1) >> empty(1, pause=2) << Asleep(ANSWER_WITHIN)
-    assert dialogue >> empty(2, pause=2) << LeaveIdle() << SayStopping() << Retire(1, True) << Retire(2, True)
+    dialogue = dialogue >> empty(2, number=1) >> empty(1, number=2) << Asleep(ANSWER_WITHIN)
+    assert (
+        dialogue >> empty(2, number=2) << LeaveIdle() << SayStopping() << Retire(1, True) << Retire(2, True)
+    )
 
 
 DISTURBANCES: dict[str, tuple[Event, tuple[Action, ...]]] = {
@@ -532,3 +560,180 @@ def test_idle_counts_from_the_last_reload() -> None:
     dialogue = dialogue << Asleep(60) >> Loaded(2) << Fork(2, 1, 2) >> Ready(2) << Retire(1) << SayReady()
     dialogue = dialogue << served(2, at=9) >> Wait(20) >> Gone(1, "exit code 0") << Close(1)
     assert dialogue >> ZygoteGone(1) << Asleep(10) >> Wait(10) << CheckIdle()
+
+
+# --- who is not to be relied on --------------------------------------------------------------------------
+
+
+def test_a_zygote_that_does_not_answer_is_killed() -> None:
+    """It may have forked the worker or not. Its generation ends as if it had died by itself."""
+    dialogue = serving(boot_timeout=5.0)
+    dialogue.silent = True
+    dialogue = dialogue >> Leaving(1) << Fork(3, 2, 1) >> Ready(3) >> Wait(5)
+    dialogue = dialogue << KillZygote(1, "does not answer") << Asleep(25) >> ZygoteGone(1) << Asleep(0.1)
+    assert dialogue >> Wait(0.1) << Start(2)
+
+
+def test_a_zygote_that_does_not_say_how_a_worker_ended_is_killed() -> None:
+    """The oldest debt counts."""
+    dialogue = serving(workers=3, boot_timeout=5.0) >> Reaping(2) << Asleep(5) >> Wait(3) >> Reaping(1)
+    assert dialogue << Asleep(2) >> Gone(2, "exit code 0") << Asleep(0.1) >> Wait(0.1) << Fork(4, 1, 1)
+    assert dialogue >> Ready(4) << Asleep(4.9) >> Wait(4.9) << KillZygote(1, "does not answer")
+
+
+def test_nothing_is_forked_from_a_zygote_that_is_being_killed() -> None:
+    dialogue = serving(workers=1) >> ZygoteNonsense(1, "this") << KillZygote(1, "has sent this")
+    dialogue = dialogue >> Leaving(1) << Asleep(30) >> ZygoteGone(1) << Asleep(0.1) >> Wait(0.1) << Start(2)
+    assert dialogue
+
+
+def test_a_zygote_that_is_being_killed_is_not_closed_as_well() -> None:
+    """Its generation fails when it is dead, by its own fault or another."""
+    dialogue = reloading() >> ZygoteNonsense(2, "this") << KillZygote(2, "has sent this") >> Loaded(2)
+    assert dialogue >> ReloadAbandoned() << SayReady() << failed("whoever asked for it has gone")
+    assert dialogue >> ZygoteNonsense(2, "that") >> ZygoteGone(2) << Asleep()
+
+
+def test_boot_with_a_zygote_that_talks_nonsense() -> None:
+    dialogue = booting() >> ZygoteNonsense(1, "this") << KillZygote(1, "has sent this") << Asleep()
+    assert dialogue >> ZygoteGone(1) << SayStopping() << Leave(Exit.FAILURE)
+
+
+def test_a_worker_that_talks_nonsense_is_killed_and_replaced_with_back_off() -> None:
+    """As if it had crashed: it may do so again and again."""
+    dialogue = serving(workers=1)
+    for number, backoff in enumerate([0.1, 0.2, 0.4], 1):
+        dialogue = dialogue >> Nonsense(number, "this") << Kill(number, "it has sent this") << Asleep(backoff)
+        dialogue = (
+            dialogue >> Nonsense(number, "that") >> Gone(number, "killed by SIGKILL") << Asleep(backoff)
+        )
+        dialogue = dialogue >> Wait(backoff) << Fork(number + 1, 0, 1) >> Ready(number + 1)
+    assert dialogue << Asleep()
+
+
+def test_a_worker_that_leaves_and_talks_nonsense_has_a_successor_already() -> None:
+    dialogue = serving(workers=1) >> Leaving(1) << Fork(2, 1, 1) >> Ready(2) >> Nonsense(1, "this")
+    assert dialogue << Kill(1, "it has sent this") << Asleep() >> Gone(1, "killed by SIGKILL") << Asleep()
+
+
+def test_a_stuck_worker_that_talks_nonsense_is_killed_at_once() -> None:
+    dialogue = serving(workers=1) >> Overdue(1, "request-timeout") << Dump(1, "request-timeout")
+    dialogue = dialogue << Fork(2, 1, 1) >> Ready(2) >> Nonsense(1, "this") << Kill(1, "it has sent this")
+    assert dialogue << Asleep()
+
+
+def test_reload_with_a_worker_that_talks_nonsense_before_it_is_ready() -> None:
+    dialogue = reloading() >> Loaded(2) << Fork(3, 2, 2) >> Nonsense(3, "this") << Kill(3, "it has sent this")
+    dialogue = dialogue << SayReady() << failed("a worker ended before it was ready: it has sent this")
+    assert dialogue >> Gone(3, "killed by SIGKILL") << Close(2) >> ZygoteGone(2) << Asleep()
+
+
+# --- the watchdog ----------------------------------------------------------------------------------------
+
+
+def guarded() -> Dialogue:
+    """One worker serves, and systemd wants a sign of life each 30 s."""
+    dialogue = Dialogue(Policy(workers=1), State(watchdog=Watchdog(30.0, 0.0)))
+    dialogue = dialogue << CheckAlive() << Start(1) >> Looked(False) << SayAlive()
+    dialogue = dialogue >> Loaded(1) << Fork(1, 0, 1) << Asleep(10) >> Ready(1) << SayReady() << CheckAlive()
+    return dialogue >> Looked(True) << SayAlive() << Asleep(10)
+
+
+def test_a_healthy_pool_gives_signs_of_life() -> None:
+    """Three in each interval. A boot is one too, though no worker is there."""
+    dialogue = guarded() >> Wait(10) << CheckAlive() << Asleep(10) >> Looked(True) << SayAlive() << Asleep(10)
+    assert dialogue
+
+
+def test_a_dead_pool_gives_none() -> None:
+    dialogue = guarded() >> Wait(10) << CheckAlive() >> Looked(False) << Asleep(10) >> Wait(10)
+    assert dialogue << CheckAlive() >> Looked(False) << Asleep(10)
+
+
+def test_a_pool_that_starts_is_healthy() -> None:
+    dialogue = guarded() >> Gone(1, "exit code 1") >> Wait(0.1) << Fork(2, 0, 1) >> Wait(9.9) << CheckAlive()
+    assert dialogue >> Looked(False) << SayAlive()
+
+
+@pytest.mark.parametrize(
+    ("event", "actions"),
+    [
+        pytest.param(ReloadAsked(), [SayReloading(2), Start(2)], id="reload"),
+        pytest.param(StopAsked(), [SayStopping(), Retire(1, final=True)], id="stop"),
+    ],
+)
+def test_what_is_in_progress_is_healthy(event: Event, actions: list[Action]) -> None:
+    dialogue = guarded() >> event
+    for action in actions:
+        dialogue <<= action
+    assert dialogue >> Wait(10) << CheckAlive() >> Looked(False) << SayAlive()
+
+
+# --- connections across a restart ------------------------------------------------------------------------
+
+
+def test_what_the_run_before_left_is_taken_up_when_this_one_serves() -> None:
+    """What the workers have no room for is offered again."""
+    dialogue = Dialogue(Policy(workers=1), State(crossing=Crossing(Leg.LEFT))) << Start(1) >> Loaded(1)
+    dialogue = dialogue << Fork(1, 0, 1) >> Ready(1) << SayReady() << TakeUp() << HandOn() << Asleep(AGAIN)
+    dialogue = dialogue >> Wait(AGAIN) << HandOn() >> Moved() << Asleep()
+    assert dialogue >> Moved() >> Shelved() << Asleep()
+
+
+@pytest.mark.parametrize("cause", [StopAsked(), Failed(1, "ImportError")], ids=["stop", "failure"])
+def test_a_start_that_comes_to_nothing_takes_nothing_up(cause: Event) -> None:
+    dialogue = Dialogue(Policy(store=True), State(crossing=Crossing(Leg.LEFT))) << Start(1) >> cause
+    code = Exit.OK if isinstance(cause, StopAsked) else Exit.APPLICATION
+    assert dialogue << SayStopping() << Close(1) >> ZygoteGone(1) << Leave(code)
+
+
+def storing() -> Dialogue:
+    """The only worker was told to stop, and to leave its connections for the next start."""
+    dialogue = serving(workers=1, store=True) >> StopAsked() << Store() << SayStopping()
+    return dialogue << Retire(1, final=True) << Collect() << Asleep(AGAIN) >> Moved() << Asleep(30)
+
+
+def test_idle_connections_are_stored() -> None:
+    """What is under way when the last worker has gone is collected too."""
+    dialogue = storing() >> Shelved() << Collect() << Asleep(AGAIN) >> Moved() << Asleep(30)
+    dialogue = dialogue >> Gone(1, "exit code 0") << Close(1) << Asleep() >> ZygoteGone(1)
+    assert dialogue << Collect(last=True) >> Moved() << Leave(Exit.OK)
+
+
+def test_what_systemd_has_no_room_for_holds_the_end_up() -> None:
+    dialogue = storing() >> Shelved() << Collect() >> Wait(AGAIN) << Collect() >> Gone(1, "exit code 0")
+    dialogue = dialogue << Close(1) >> ZygoteGone(1) << Collect(last=True) << Asleep(AGAIN) >> Wait(AGAIN)
+    assert dialogue << Collect(last=True) << Asleep(AGAIN) >> Moved() << Leave(Exit.OK)
+
+
+def test_but_not_for_ever() -> None:
+    dialogue = storing() >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << Collect(last=True)
+    dialogue = dialogue >> Wait(PATIENCE - AGAIN / 2) << Collect(last=True) << Asleep(AGAIN / 2)
+    assert dialogue >> Wait(AGAIN / 2) << Leave(Exit.OK)
+
+
+def test_what_was_not_handed_on_is_stored_again() -> None:
+    dialogue = Dialogue(Policy(workers=1, store=True), State(crossing=Crossing(Leg.LEFT))) << Start(1)
+    dialogue = dialogue >> Loaded(1) << Fork(1, 0, 1) >> Ready(1) << SayReady() << TakeUp() << HandOn()
+    assert dialogue >> StopAsked() << Store() << SayStopping() << Retire(1, final=True) << Collect()
+
+
+def test_where_nothing_can_be_stored_the_end_waits_for_nothing() -> None:
+    dialogue = serving(workers=1, store=True) >> StopAsked() << Store() << SayStopping()
+    dialogue = dialogue << Retire(1, final=True) << Collect() >> StoringFailed() << Asleep(30)
+    assert dialogue >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << Leave(Exit.OK)
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["fast", "twice at once"])
+def test_a_fast_stop_stores_nothing(twice: bool) -> None:
+    cause = (StopAsked(), StopAsked()) if twice else (StopAsked(fast=True),)
+    dialogue = serving(workers=1, store=True) >> cause << SayStopping()
+    dialogue = dialogue << Kill(1, "the server stops at once") >> Gone(1, "killed by SIGKILL") << Close(1)
+    assert dialogue >> ZygoteGone(1) << Leave(Exit.OK)
+
+
+def test_an_idle_exit_stores_nothing_though_a_stop_is_asked_for() -> None:
+    """Nobody is connected."""
+    dialogue = serving(workers=1, store=True, idle_timeout=10.0) >> Wait(10) << CheckIdle() >> QuietSince(0)
+    dialogue = dialogue << Pause(1) >> empty(1) << LeaveIdle() << SayStopping() << Retire(1, final=True)
+    assert dialogue >> StopAsked() >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << Leave(Exit.OK)

@@ -6,45 +6,62 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from stardust.base.errors import Exit
+from stardust.base.records import replace
+from stardust.supervisor.crossing import AGAIN, PATIENCE, Crossing, Leg
 from stardust.supervisor.idle import Stage
-from stardust.supervisor.observe import observe
+from stardust.supervisor.observe import LOOKS, observe
 from stardust.supervisor.plan import Plan, plan
-from stardust.supervisor.state import Outcome, Phase, Policy, State, Stop, calm, target
+from stardust.supervisor.state import Outcome, Phase, Policy, State, Stop, Watchdog, calm, target
 from stardust.supervisor.vocabulary import (
     Action,
+    CheckAlive,
     CheckIdle,
     Close,
+    Collect,
     Conclude,
     Configured,
     Dump,
     Event,
     Failed,
     Fork,
+    Forked,
     ForkFailed,
     GiveUp,
     Gone,
+    HandOn,
     Kill,
+    KillZygote,
     Leave,
     LeaveIdle,
     Loaded,
+    Looked,
+    Moved,
     Ordered,
     Pause,
     Paused,
     QuietSince,
     Ready,
+    Reaping,
     ReloadAsked,
     Resume,
     Retire,
+    SayAlive,
     SayReady,
     SayReloading,
     SayStopping,
     Start,
     StopAsked,
+    Store,
+    StoringFailed,
+    TakeUp,
     ZygoteGone,
 )
 from tests.supervisor.dialogue import ROUNDS
+
+WATCHDOG = 30.0  # s
 
 
 class BrokenRuleError(AssertionError):
@@ -63,6 +80,9 @@ class Process:
     overdue: bool = False
     dumped: bool = False
     killed: bool = False
+    babbling: bool = False  # it has sent what is no message
+    ended: bool = False  # its zygote was asked how, and has not answered
+    unanswered: float = math.inf  # since when its zygote owes word of it
     accepting: bool = True
     to_answer: list[int] = field(default_factory=list)  # pauses it was told of, and -1 for each resume
     connections: int = 0
@@ -73,6 +93,8 @@ class Process:
     def standing(self) -> str:
         if self.killed:
             return "killed"
+        if self.babbling:
+            return "babbling"
         if self.overdue:
             return "stuck"
         if self.leaving or self.retired:
@@ -92,7 +114,10 @@ class World:
     config: Policy | None = field(default_factory=lambda: Policy(workers=2))  # None: it cannot be read
     state: State = field(default_factory=lambda: State(slots=7))
     now: float = 1000.0
-    zygotes: dict[int, str] = field(default_factory=dict)  # never started | loading | loaded | closing | dead
+    zygotes: dict[int, str] = field(default_factory=dict)
+    """never started | loading | loaded | closing | killed | dead"""
+    silent: set[int] = field(default_factory=set)  # zygotes that answer nothing
+    foul: set[int] = field(default_factory=set)  # and those that have sent what is no message
     policies: dict[int, Policy] = field(default_factory=dict)
     workers: dict[int, Process] = field(default_factory=dict)
     started: int = 0  # the highest number of a generation so far
@@ -105,10 +130,29 @@ class World:
     pauses: int = 0  # the number of the last one
     pausing: bool = False
     stopping: bool = False
+    graceful: bool = False  # somebody asked for it, once
     stopping_said: bool = False
     left: Exit | None = None
+    alone_since: float = math.inf  # when the last connections began to be collected
+    # Connections: with systemd, from the run before; here, on their way to the workers; on the shelf.
+    kept: int = 0
+    held: int = 0
+    shelf: int = 0
+    stored: int = 0
+    storing: bool = False
+    workers_have_room: bool = True
+    systemd_has_room: bool = True
+    storing_fails: bool = False
+    # The watchdog: when the pool was looked at, what was seen, and since when a sign of life is due.
+    looked: float = -math.inf
+    alive: bool = False
+    sign_due: bool = False
     halfway: bool = False  # through what happens now; it stays so if a rule is broken
     transcript: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        leg = Leg.LEFT if self.kept else Leg.NONE
+        self.state = replace(self.state, crossing=Crossing(leg), watchdog=Watchdog(WATCHDOG, self.now))
 
     # --- what happens
 
@@ -147,12 +191,43 @@ class World:
             raise BrokenRuleError("\n".join([*self.transcript, otherwise]))
 
     def gone(self, number: int) -> None:
+        """A worker has ended; who asks how is answered, if its zygote is not silent."""
+        worker = self.workers[number]
+        generation = worker.generation
+        if not worker.ended and self.zygotes[generation] == "loaded":
+            worker.ended, worker.unanswered = True, self.now
+            self.see(Reaping(number))
+        if generation not in self.silent or self.zygotes[generation] != "loaded":
+            self._buried(number)
+
+    def _buried(self, number: int) -> None:
         del self.workers[number]
         self.see(Gone(number, "it ended"))
 
     def zygote_gone(self, number: int) -> None:
+        """Who of its workers has ended is told by the kernel now."""
         self.zygotes[number] = "dead"
+        for orphan, worker in list(self.workers.items()):
+            if worker.generation == number:
+                worker.unanswered = math.inf
+                if worker.ended:
+                    self._buried(orphan)
         self.see(ZygoteGone(number))
+
+    @property
+    def deserted(self) -> bool:
+        return not self.workers and set(self.zygotes.values()) <= {"dead"}
+
+    def zygote_answers(self, number: int) -> None:
+        """Whatever it owes."""
+        self.silent.discard(number)
+        for child, worker in list(self.workers.items()):
+            if worker.generation == number and worker.unanswered < math.inf:
+                worker.unanswered = math.inf
+                if worker.ended:
+                    self._buried(child)
+                else:
+                    self.see(Forked(child))
 
     def active(self, generation: int | None = None) -> list[Process]:
         """The workers that count, of one generation or of all."""
@@ -181,8 +256,14 @@ class World:
                 worker.dumped = True
             case Kill(number):
                 self._kill(self._living(number))
+            case KillZygote(number):
+                self._kill_zygote(number)
             case Close(number):
                 self._close(number)
+            case CheckAlive() | SayAlive():
+                self._vouch(action)
+            case TakeUp() | HandOn() | Store() | Collect():
+                self._carry(action)
             case CheckIdle():
                 self.see(QuietSince(max(worker.served for worker in self.workers.values())))
             case Pause(number):
@@ -199,10 +280,58 @@ class World:
             case SayReloading() | SayReady() | SayStopping() | Conclude():
                 self._say(action)
             case Leave(code):
-                gone = not self.workers and set(self.zygotes.values()) <= {"dead"}
-                self.demand(gone, "it leaves others behind")
+                self.demand(self.deserted, "it leaves others behind")
                 self.demand(self.stopping_said and not self.reload_running, "it leaves without a word")
+                patient = self.alone_since + PATIENCE <= self.now
+                self.demand(not self.storing or not self.shelf or patient, "it leaves connections behind")
                 self.left = code
+            case _:
+                assert_never(action)
+
+    def _vouch(self, action: CheckAlive | SayAlive) -> None:
+        match action:
+            case CheckAlive():
+                standing = {worker.standing for worker in self.workers.values() if not worker.ended}
+                self.looked, self.alive = self.now, "ready" in standing
+                busy = self.stopping or self.state.coming
+                self.sign_due = bool(self.alive or busy or "starting" in standing)
+                self.see(Looked(self.alive))
+            case SayAlive():
+                busy = self.stopping or self.reload_running or self.state.coming
+                starting = any(worker.standing == "starting" for worker in self.workers.values())
+                # What changes in the moment between is forgiven.
+                healthy = self.sign_due or self.alive or busy or starting
+                self.demand(bool(healthy), "it gives a sign of life, and nobody lives")
+                self.sign_due = False
+
+    def _carry(self, action: TakeUp | HandOn | Store | Collect) -> None:
+        match action:
+            case TakeUp():
+                booted = self.state.serving > 0 and (not self.ready_owed or self.reload_running)
+                self.demand(booted and not self.stopping, "it takes connections up before it serves")
+                self.demand(self.kept > 0, "it takes up what nobody left")
+                self.held, self.kept = self.kept, 0
+            case HandOn():
+                self.demand(not self.stopping, "it gives connections to workers that leave")
+                self.held = 0 if self.workers_have_room else self.held
+                if not self.held:
+                    self.see(Moved())
+            case Store():
+                self.demand(self.graceful and not self.stopping_said, "it stores, and nobody asked")
+                self.demand(self.policies[self.state.serving].store, "it stores what it was told not to")
+                self.storing = not self.storing_fails
+                if self.storing_fails:
+                    self.see(StoringFailed())
+                self.shelf += self.held if self.storing else 0
+                self.held = 0
+            case Collect(last):
+                self.demand(self.storing, "it collects what it never stored")
+                self.demand(last == self.deserted, "the last are collected last")
+                if last:
+                    self.alone_since = min(self.alone_since, self.now)
+                if self.systemd_has_room:
+                    self.stored, self.shelf = self.stored + self.shelf, 0
+                    self.see(Moved())
 
     def _tell_everybody(self, order: int) -> None:
         for worker in self.workers.values():
@@ -254,14 +383,29 @@ class World:
             self.see(ForkFailed(order.worker))
         else:
             self.workers[order.worker] = Process(
-                order.slot, order.generation, served=self.now, empty_since=self.now
+                order.slot,
+                order.generation,
+                served=self.now,
+                empty_since=self.now,
+                unanswered=self.now,
             )
+            if order.generation not in self.silent:
+                self.zygote_answers(order.generation)
 
     def _kill(self, worker: Process) -> None:
         self.demand(not worker.killed, "it kills a worker twice")
         if worker.ready and worker.counts:
             self.demand(self.stopping, "it kills a worker that serves")
         worker.killed = True
+
+    def _kill_zygote(self, number: int) -> None:
+        standing = self.zygotes[number]
+        self.demand(standing in ("loading", "loaded"), f"it kills a zygote that is {standing}")
+        mine = [worker for worker in self.workers.values() if worker.generation == number]
+        since = min((worker.unanswered for worker in mine), default=math.inf)
+        silent = since + self.policies[number].boot_timeout <= self.now
+        self.demand(number in self.foul or silent, "it kills a zygote that did nothing wrong")
+        self.zygotes[number] = "killed"
 
     def _close(self, number: int) -> None:
         standing = self.zygotes[number]
@@ -336,6 +480,14 @@ class World:
         last = math.nextafter(min(decided.wake_at, self.now + 1e6), 0.0)
         for moment in (self.now, (self.now + last) / 2, last):
             self.demand(plan(self.state, moment) == decided, f"it would do something at {moment:g}")
+        for worker in self.workers.values():
+            self.demand(worker.killed or not worker.babbling, "who talks nonsense is trusted")
+        for number in self.foul:
+            self.demand(self.zygotes[number] not in ("loading", "loaded"), "a foul zygote is trusted")
+        self.demand(not self.sign_due, "the pool is healthy, and no sign of life was given")
+        self.demand(decided.wake_at <= self.looked + WATCHDOG / LOOKS, "it looks at the pool too rarely")
+        waits = (self.held and not self.stopping) or (self.storing and self.shelf)
+        self.demand(not waits or decided.wake_at <= self.now + AGAIN, "connections wait, and are forgotten")
         coming = self.state.coming
         if self.zygotes.get(coming) == "loaded" and self.active(coming):
             everyone, others = len(self.active()), len(self.active()) - len(self.active(coming))
@@ -348,7 +500,8 @@ class World:
     def be_kind(self) -> None:
         """Let everything that can go on go on, until nothing more happens."""
         self.config = self.config or Policy(workers=2)
-        self.fork_fails = False
+        self.fork_fails = self.storing_fails = False
+        self.workers_have_room = self.systemd_has_room = True
         self.settle()
         for _ in range(2000):
             if self.left is not None or not self._goes_on():
@@ -362,8 +515,11 @@ class World:
                 self.zygotes[number] = "loaded"
                 self.see(Loaded(number))
                 return True
-            if standing == "closing":
+            if standing in ("closing", "killed"):
                 self.zygote_gone(number)
+                return True
+            if number in self.silent:
+                self.zygote_answers(number)
                 return True
         for number, worker in list(self.workers.items()):
             if worker.standing in ("leaving", "killed"):
@@ -398,6 +554,7 @@ class World:
         self.demand(open_for_all, "somebody still pauses")
         owing = self.ready_owed or self.reload_running or self.reload_unanswered
         self.demand(not owing and state.verdict is None, "somebody still waits")
+        self.demand(not self.kept and not self.held, "connections were not handed on")
 
     def judge_reload(self) -> None:
         """Whatever has happened before, a good reload succeeds, and exactly what is configured serves."""
@@ -417,5 +574,5 @@ class World:
         self.see(ReloadAsked())
 
     def ask_stop(self, fast: bool) -> None:
-        self.stopping = True
+        self.stopping, self.graceful = True, not fast and not self.stopping
         self.see(StopAsked(fast))

@@ -1,268 +1,23 @@
-"""stardust.tls: what a certificate says, what is wrong with files, who is presented to whom, and renewal."""
+"""Who is presented to whom, what keys and settings are refused, and renewal."""
 
 from __future__ import annotations
 
 import errno
-import ipaddress
 import ssl
-import string
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from stardust.base.errors import ConfigError, Exit
 from stardust.base.records import replace
-from stardust.logs.log import Log
-from stardust.settings.table import Config
-from stardust.tls import identities as tls
-from stardust.tls.identities import Identities, decode
-from tests.certificates import RSA, Authority, Issued
+from stardust.tls.certificate import decode
+from stardust.tls.identities import Identities
+from tests.certificates import Issued
+from tests.tls.given import Journal, Realm, config, der, pair, refused, shake, trusting
 
 
-class Realm(NamedTuple):
-    """Who issues, and what was issued: for the whole module, not to be changed."""
-
-    place: Path
-    root: Authority
-    middle: Authority
-    site: Issued
-    other: Issued
-    rsa: Issued
-    old: Issued
-    locked: Issued
-
-
-@pytest.fixture(scope="module")
-def realm(tmp_path_factory: pytest.TempPathFactory) -> Realm:
-    place = tmp_path_factory.mktemp("realm")
-    root = Authority(place, "root")
-    middle = Authority(place, "middle", root)
-    return Realm(
-        place,
-        root,
-        middle,
-        middle.issue("www.example.com", sans=["DNS:www.Example.com", "DNS:*.shop.example", "IP:::1"]),
-        middle.issue("other.example"),
-        root.issue("rsa.example", kind=RSA),
-        root.issue("old.example", days=-1),
-        root.issue("locked.example", password="pass word"),
-    )
-
-
-def config(*certificates: Issued, **more: Any) -> Config:
-    names = tuple(str(each.both) for each in certificates)
-    return Config(**{"source": "/etc/stardust.toml", "ssl_cert_file": names, **more})
-
-
-class Journal(Log):
-    """A log that a test reads."""
-
-    __slots__ = ("lines",)
-
-    def __init__(self) -> None:
-        super().__init__("worker 1")
-        self.lines: list[str] = []
-
-    def _write(self, level: str, text: str, event: object, fields: object) -> None:
-        self.lines.append(f"{level}: {text}")
-
-
-class Client(NamedTuple):
-    """What a client has seen of a handshake."""
-
-    certificate: bytes
-    chain: int
-    session: ssl.SSLSession
-    object: ssl.SSLObject
-    server: tls.Session
-
-
-def shake(
-    identities: Identities,
-    name: str | None = None,
-    *,
-    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
-    resume: ssl.SSLSession | None = None,
-    context: ssl.SSLContext | None = None,
-) -> Client:
-    """A handshake in memory, and a byte each way, so that the client has got its tickets."""
-    if context is None:
-        context = trusting(version)
-    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
-    server = identities.session(ours, theirs)
-    client = context.wrap_bio(theirs, ours, server_hostname=name, session=resume)
-    waiting: list[Any] = [client, server]
-    while waiting:
-        for each in waiting[:]:
-            try:
-                each.do_handshake()
-                waiting.remove(each)
-            except ssl.SSLWantReadError:
-                pass
-    server.write(b"x")
-    assert client.read(1) == b"x"
-    certificate = client.getpeercert(binary_form=True)
-    assert certificate is not None
-    session = client.session
-    assert session is not None
-    chain = client._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
-    return Client(certificate, len(chain or ()), session, client, server)
-
-
-def trusting(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-    """A client's context that takes any server."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = context.maximum_version = version
-    return context
-
-
-def der(issued: Issued) -> bytes:
-    return ssl.PEM_cert_to_DER_cert(issued.certificate.read_text())
-
-
-# ── What a certificate says ───────────────────────────────────────────────────────────────────────────
-
-
-LABEL = st.text(string.ascii_letters + string.digits, min_size=1, max_size=20)
-DNS_NAME = st.builds(".".join, st.lists(LABEL, min_size=1, max_size=4))
-ADDRESSES = st.ip_addresses().map(str)
-
-
-class TestDecode:
-    def test_it_says_what_openssl_says(self, realm: Realm) -> None:
-        for issued in (realm.site, realm.other, realm.rsa, realm.old, realm.locked):
-            found = decode(der(issued))
-            expected = ssl._ssl._test_decode_cert(str(issued.certificate))  # type: ignore[attr-defined]
-            assert found.expires == ssl.cert_time_to_seconds(expected["notAfter"])
-            assert sorted(found.names) == sorted(
-                name.lower() if kind == "DNS" else str(ipaddress.ip_address(name))
-                for kind, name in expected["subjectAltName"]
-            )
-
-    def test_issuers_are_found_by_name(self, realm: Realm) -> None:
-        root, middle = (
-            decode(ssl.PEM_cert_to_DER_cert(each.certificate.read_text()))
-            for each in (realm.root, realm.middle)
-        )
-        assert decode(der(realm.site)).issuer == middle.subject
-        assert middle.issuer == root.subject == root.issuer
-        assert root.names == ()
-
-    def test_keys_of_different_kinds_are_told_apart(self, realm: Realm) -> None:
-        kinds = [decode(der(each)).kind for each in (realm.site, realm.other, realm.rsa)]
-        assert kinds[0] == kinds[1] != kinds[2]
-
-    @given(names=st.lists(DNS_NAME | ADDRESSES, max_size=5), data=st.data())
-    def test_names_come_back(self, realm: Realm, names: list[str], data: st.DataObject) -> None:
-        """Certificates of our own making: openssl(1) would take too long for so many."""
-        kind, expires, issuer = data.draw(st.binary(min_size=1, max_size=9)), "20991231235959Z", b"0\0"
-        made = certificate(names, kind, issuer, expires)
-        found = decode(made)
-        assert list(found.names) == [plain(name) for name in names]
-        assert (found.kind, found.issuer, found.subject) == (kind, issuer, b"")
-        assert time.strftime("%Y%m%d%H%M%SZ", time.gmtime(found.expires)) == expires
-
-    @given(data=st.data())
-    def test_damage_is_refused_or_harmless(self, realm: Realm, data: st.DataObject) -> None:
-        whole = bytearray(der(realm.site))
-        for _ in range(data.draw(st.integers(1, 3))):
-            whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-        try:
-            assert decode(bytes(whole)).names is not None
-        except ValueError:
-            pass
-
-    @given(size=st.integers(0))
-    def test_a_part_is_refused(self, realm: Realm, size: int) -> None:
-        whole = der(realm.site)
-        with pytest.raises(ValueError, match=r"."):
-            decode(whole[: size % len(whole)])
-
-    @given(junk=st.binary(max_size=200))
-    def test_junk_is_refused(self, junk: bytes) -> None:
-        with pytest.raises(ValueError, match=r"."):
-            decode(junk)
-
-    @pytest.mark.parametrize(
-        "junk",
-        [
-            pytest.param(b"\x30\x80\0\0", id="indefinite length"),
-            pytest.param(b"\x30\x81\x02\x05\0", id="length longer than needed"),
-            pytest.param(b"\x30\x82\0\x80" + bytes(128), id="length with a zero before it"),
-            pytest.param(b"\x30\x85\1\0\0\0\0", id="length beyond all reason"),
-            pytest.param(b"\x3f\x81\x01\0", id="tag of several bytes"),
-            pytest.param(b"\x30\0", id="nothing in it"),
-            pytest.param(b"\x30\x02\x05\0\0", id="something behind it"),
-        ],
-    )
-    def test_der_has_one_form(self, junk: bytes) -> None:
-        with pytest.raises(ValueError, match=r"."):
-            decode(junk)
-
-
-def element(tag: int, *parts: bytes) -> bytes:
-    body = b"".join(parts)
-    if len(body) < 0x80:
-        return bytes([tag, len(body)]) + body
-    size = len(body).to_bytes((len(body).bit_length() + 7) // 8, "big")
-    return bytes([tag, 0x80 | len(size)]) + size + body
-
-
-def certificate(names: list[str], kind: bytes, issuer: bytes, expires: str) -> bytes:
-    """A certificate with nothing in it but what `decode` looks at."""
-    alternatives = element(0x30, *map(general_name, names)) if names else b""
-    extension = element(0x30, element(0x06, b"\x55\x1d\x11"), element(0x04, alternatives))
-    fields = [
-        element(0xA0, element(0x02, b"\2")),
-        element(0x02, b"\1"),
-        element(0x30, element(0x06, b"*")),
-        element(0x30, issuer),
-        element(0x30, element(0x17, b"260101000000Z"), element(0x18, expires.encode())),
-        element(0x30),
-        element(0x30, element(0x30, element(0x06, kind)), element(0x03, b"\0")),
-        *([element(0xA3, element(0x30, extension))] if names else []),
-    ]
-    return element(0x30, element(0x30, *fields), element(0x30), element(0x03, b"\0"))
-
-
-def general_name(name: str) -> bytes:
-    try:
-        return element(0x87, ipaddress.ip_address(name).packed)
-    except ValueError:
-        return element(0x82, name.encode())
-
-
-def plain(name: str) -> str:
-    try:
-        return str(ipaddress.ip_address(name))
-    except ValueError:
-        return name.lower()
-
-
-# ── Files ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def refused(config: Config) -> str:
-    with pytest.raises(ConfigError) as caught:
-        Identities(config)
-    assert caught.value.exit is Exit.CONFIG
-    return str(caught.value)
-
-
-class TestFiles:
-    def test_a_pair_may_be_two_files_or_one(self, realm: Realm) -> None:
-        site = realm.site
-        parted = replace(Config(), ssl_cert_file=(str(site.certificate),), ssl_key_file=(str(site.key),))
-        for each in (parted, config(site), config(site, ssl_key_file=(str(site.both),))):
-            assert shake(Identities(each)).certificate == der(site)
-
+class TestRefusals:
     def test_passwords(self, realm: Realm, tmp_path: Path) -> None:
         right, wrong = tmp_path / "right", tmp_path / "wrong"
         right.write_bytes(b"pass word\r\nof the key\n")
@@ -287,28 +42,6 @@ class TestFiles:
             f"in {realm.site.both}"
         )
 
-    def test_files_that_hold_something_else(self, realm: Realm, tmp_path: Path) -> None:
-        site = realm.site
-        for setting, path, what in (
-            ("ssl_cert_file", site.key, "there is no certificate in it, in PEM"),
-            ("ssl_cert_file", site.certificate, "there is no private key in it, in PEM"),
-            ("ssl_cert_file", tmp_path, "cannot be read: Is a directory"),
-            ("ssl_key_file", tmp_path / "none", "cannot be read: No such file or directory"),
-            ("ssl_ca_file", site.key, "there is no certificate in it, in PEM"),
-        ):
-            value = str(path) if setting == "ssl_ca_file" else (str(path),)
-            key = setting.replace("_", "-")
-            found = refused(config(site, **{setting: value}))
-            assert found == f"/etc/stardust.toml: {key}: {path}: {what}"
-
-    def test_damage_is_told_with_its_place(self, realm: Realm, tmp_path: Path) -> None:
-        damaged = tmp_path / "chain.pem"
-        lines = realm.middle.certificate.read_text().splitlines()
-        lines[2:4] = []
-        damaged.write_text(realm.site.both.read_text() + "\n".join(lines))
-        site = replace(config(realm.site), ssl_cert_file=(str(damaged),))
-        assert f"ssl-cert-file: {damaged}: certificate 2 in it is damaged: " in refused(site)
-
     def test_ciphers_that_nobody_knows(self, realm: Realm) -> None:
         assert refused(config(realm.site, ssl_ciphers="ROT13")) == (
             "/etc/stardust.toml: ssl-ciphers: must be a list of ciphers that this OpenSSL knows "
@@ -326,22 +59,6 @@ class TestFiles:
         day = time.strftime("%Y-%m-%d", time.gmtime(decode(der(realm.old)).expires))
         assert warning == (f"{realm.old.both}: the certificate has expired on {day}; clients will refuse it")
         assert Identities(config(realm.site)).warnings() == []
-
-    def test_the_chain_is_completed_from_the_authorities(self, realm: Realm, tmp_path: Path) -> None:
-        """Up to the root, which is left out; and no more than that of a bundle."""
-        bundle = tmp_path / "bundle.pem"
-        stranger = Authority(tmp_path, "stranger")
-        authorities = [stranger.certificate, realm.root.certificate, realm.middle.certificate]
-        bundle.write_text("".join(each.read_text() for each in authorities))
-        assert shake(Identities(config(realm.site))).chain == 1
-        assert shake(Identities(config(realm.site, ssl_ca_file=str(bundle)))).chain == 2
-        whole = tmp_path / "whole.pem"
-        whole.write_text(realm.site.both.read_text() + realm.middle.certificate.read_text())
-        complete = replace(config(realm.site, ssl_ca_file=str(bundle)), ssl_cert_file=(str(whole),))
-        assert shake(Identities(complete)).chain == 2
-
-
-# ── Who is presented to whom ──────────────────────────────────────────────────────────────────────────
 
 
 class TestNames:
@@ -415,27 +132,11 @@ class TestProtocols:
         ).server.session_reused
 
 
-# ── Renewal ───────────────────────────────────────────────────────────────────────────────────────────
-
-
 def raising(error: Exception) -> Callable[..., None]:
     def fail(*_: object) -> None:
         raise error
 
     return fail
-
-
-@pytest.fixture
-def served(realm: Realm, tmp_path: Path) -> Issued:
-    """A certificate that may be changed."""
-    copies = [tmp_path / each.name for each in realm.site]
-    for copy, original in zip(copies, realm.site, strict=True):
-        copy.write_bytes(original.read_bytes())
-    return Issued(*copies)
-
-
-def pair(issued: Issued) -> Config:
-    return Config(ssl_cert_file=(str(issued.certificate),), ssl_key_file=(str(issued.key),))
 
 
 class TestRenewal:

@@ -13,7 +13,8 @@ import pytest
 
 from stardust.base.errors import Exit
 from stardust.base.records import replace
-from stardust.config.reading import parse_arguments, read
+from stardust.config.arguments import parse_arguments
+from stardust.config.reading import read
 from stardust.logs.events import EVENTS
 from stardust.settings import table as settings
 from stardust.settings.table import Config

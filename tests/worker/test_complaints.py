@@ -12,7 +12,8 @@ from stardust.http1.head import Head, HeadReader, Limits
 from stardust.http1.response import ResponseWriter
 from stardust.logs.log import Log, Sink
 from stardust.worker import complaints
-from stardust.wsgi.gateway import Environ, Exchange
+from stardust.wsgi.environ import Environ
+from stardust.wsgi.gateway import Exchange
 from tests.journald import Journal, Record
 
 DATE = b"Sun, 06 Nov 1994 08:49:37 GMT"

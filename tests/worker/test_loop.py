@@ -128,7 +128,7 @@ class Server:
             stopping=stopping,
             shelf=shelf,
             storing=storing,
-            announce=self.announced.append,
+            announce=lambda message: self.announced.append(type(message).__name__.lower()),
         )
         self._orders: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._bell, self._ringer = socket.socketpair()

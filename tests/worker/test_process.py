@@ -19,7 +19,8 @@ import pytest
 from stardust.base import system
 from stardust.base.errors import Exit
 from stardust.base.records import replace
-from stardust.ipc.channel import Channel, Message, pair
+from stardust.ipc import messages
+from stardust.ipc.channel import Channel, pair
 from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import BUSY, IDLE, Entry, Scoreboard
 from stardust.logs.log import Sink
@@ -37,6 +38,7 @@ CHILD = """
 import json, socket, sys
 from stardust.settings import table as settings
 from stardust.base.address import Address
+from stardust.ipc import messages
 from stardust.ipc.channel import Channel
 from stardust.ipc.handoff import Link
 from stardust.zygote.load import load
@@ -60,7 +62,7 @@ heritage = process.Inheritance(
     log_descriptor=order["log"],
     app=load(config.app) if config.preload else None,
 )
-channel = None if order["channel"] is None else Channel.adopt(order["channel"])
+channel = None if order["channel"] is None else Channel.adopt(order["channel"], messages.WORKER)
 sys.exit(process.run(heritage, 3, order["slot"], channel, order["stacks"]))
 """
 
@@ -87,7 +89,7 @@ class Worker:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.said_reader, self.said_writer = os.pipe()
         ours, theirs = pair()
-        self.channel = Channel(ours)
+        self.channel = Channel(ours, messages.SUPERVISOR_OF_WORKER)
         self.link = Link.create()
         self.shelf = Link.create()
         self.stacks = os.memfd_create("stacks")
@@ -152,7 +154,7 @@ class Worker:
     def opened_log(self) -> int:
         return os.open(self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def message(self) -> Message:
+    def message(self) -> messages.FromWorker:
         """The next one; the end of the channel is none."""
         readable(self.channel)
         message = self.channel.receive()
@@ -171,7 +173,7 @@ class Worker:
     def beaten(self) -> None:
         """Returns when it has answered a ping, and so has done all it was told before."""
         before = self.entry.heartbeat
-        self.channel.send("ping")
+        self.channel.send(messages.Ping())
         self.until(lambda entry: entry.heartbeat > before)
 
     def ended(self) -> int:
@@ -199,7 +201,7 @@ class Worker:
         return received.partition(b"\r\n\r\n")[2]
 
 
-def readable(descriptor: int | Channel) -> None:
+def readable(descriptor: int | Channel[messages.FromWorker, messages.ToWorker]) -> None:
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     assert poll.poll(PATIENCE * 1000), "nothing came"
@@ -214,14 +216,14 @@ def config(tmp_path: Path) -> Config:
 @pytest.fixture
 def worker(tmp_path: Path, config: Config) -> Iterator[Worker]:
     with Worker(tmp_path, config) as worker:
-        assert worker.message().kind == "ready"
+        assert worker.message() == messages.Ready()
         yield worker
 
 
 @pytest.mark.parametrize("preload", [True, False], ids=["preloaded", "loaded after the fork"])
 def test_it_serves(tmp_path: Path, config: Config, preload: bool) -> None:
     with Worker(tmp_path, replace(config, preload=preload)) as worker:
-        assert worker.message().kind == "ready"
+        assert worker.message() == messages.Ready()
         assert worker.get("/a") == b"/a"
         worker.until(lambda entry: entry.state == IDLE and entry.requests == 1)
         entry = worker.entry
@@ -238,17 +240,19 @@ def test_a_pause(worker: Worker) -> None:
     """What comes after the answer waits in the kernel until the worker accepts again."""
     before = time.monotonic()
     worker.get("/a")
-    worker.channel.send("pause", {"pause": 7})
-    kind, told, _ = worker.message()
-    assert (kind, told["pause"], told["connections"]) == ("paused", 7, 0)
-    assert before <= told["since"] <= time.monotonic()
+    worker.channel.send(messages.Pause(7))
+    told = worker.message()
+    assert isinstance(told, messages.Paused)
+    assert (told.pause, told.connections) == (7, 0)
+    assert before <= told.since <= time.monotonic()
     with worker.connected() as client:
         client.sendall(b"GET /b HTTP/1.0\r\n\r\n")
         worker.link.nudge()  # it does not look
-        worker.channel.send("pause", {"pause": 8})
-        kind, told, _ = worker.message()
-        assert (kind, told["pause"], told["connections"]) == ("paused", 8, 0)
-        worker.channel.send("resume")
+        worker.channel.send(messages.Pause(8))
+        told = worker.message()
+        assert isinstance(told, messages.Paused)
+        assert (told.pause, told.connections) == (8, 0)
+        worker.channel.send(messages.Resume())
         readable(client.fileno())
         assert client.recv(65536).endswith(b"/b")
 
@@ -257,26 +261,28 @@ def test_a_pause_tells_of_connections(worker: Worker) -> None:
     with worker.connected(), worker.connected():
         worker.get("/a")  # by now the others were accepted too
         worker.until(lambda entry: entry.requests == 1)
-        worker.channel.send("pause", {"pause": 1})
-        assert worker.message().content["connections"] == 2
+        worker.channel.send(messages.Pause(1))
+        told = worker.message()
+        assert isinstance(told, messages.Paused)
+        assert told.connections == 2
 
 
 def have_it_leave(worker: Worker, how: str) -> None:
     """By an order, or so that the supervisor cannot know: then, and only then, it says "leaving"."""
     if how == "SIGTERM":
         worker.process.send_signal(signal.SIGTERM)
-        assert worker.message().kind == "leaving"
+        assert worker.message() == messages.Leaving()
     elif how == "end of file":
         worker.channel.socket.shutdown(socket.SHUT_RDWR)
     else:
-        worker.channel.send(how)
+        worker.channel.send(messages.Stop() if how == "stop" else messages.Retire())
 
 
 @pytest.mark.parametrize("how", ["stop", "end of file", "SIGTERM"])
 def test_it_leaves_in_a_pause(worker: Worker, how: str) -> None:
     """And accepts nothing on the way."""
-    worker.channel.send("pause", {"pause": 1})
-    assert worker.message().kind == "paused"
+    worker.channel.send(messages.Pause(1))
+    assert isinstance(worker.message(), messages.Paused)
     with worker.connected():
         have_it_leave(worker, how)
         assert worker.ended() == Exit.OK
@@ -294,7 +300,7 @@ def test_it_finishes_what_was_begun(worker: Worker) -> None:
     with worker.connected() as client:
         client.sendall(b"GET /a HTTP/1.1\r\n")
         worker.get("/b")  # by now the other one was accepted too
-        worker.channel.send("stop")
+        worker.channel.send(messages.Stop())
         client.sendall(b"Host: test\r\n\r\n")
         received = b""
         while more := client.recv(65536):
@@ -307,7 +313,7 @@ def test_retired_it_gives_away_what_waits(worker: Worker) -> None:
     with worker.connected() as client:
         client.sendall(b"GET /a HTTP/1.1\r\n")
         worker.get("/b")
-        worker.channel.send("retire")
+        worker.channel.send(messages.Retire())
         assert worker.ended() == Exit.OK
         taken = worker.link.take()
         assert taken is not None
@@ -320,12 +326,12 @@ def test_retired_it_gives_away_what_waits(worker: Worker) -> None:
 def test_the_limit_of_requests(tmp_path: Path, config: Config) -> None:
     """It holds as soon as the scoreboard says that somebody would follow."""
     with Worker(tmp_path, replace(config, max_reqs_per_child=2)) as worker:
-        assert worker.message().kind == "ready"
+        assert worker.message() == messages.Ready()
         for _ in range(3):
             worker.get("/a")
         worker.board.replaceable = True
         worker.get("/a")
-        assert worker.message().kind == "leaving"
+        assert worker.message() == messages.Leaving()
         assert worker.ended() == Exit.OK
 
 
@@ -343,11 +349,11 @@ def test_the_log_is_moved(worker: Worker) -> None:
     worker.until(lambda entry: entry.requests == 1)
     worker.log_path.rename(worker.log_path.with_suffix(".1"))
     descriptor = worker.opened_log()
-    worker.channel.send("reopen", descriptors=[descriptor])
+    worker.channel.send(messages.Reopen(descriptor))
     os.close(descriptor)
     worker.beaten()
     worker.get("/after")
-    worker.channel.send("stop")
+    worker.channel.send(messages.Stop())
     assert worker.ended() == Exit.OK
     assert '"GET /before HTTP/1.0" 200' in worker.log_path.with_suffix(".1").read_text()
     assert '"GET /after HTTP/1.0" 200' in worker.log_path.read_text()
@@ -358,9 +364,9 @@ def test_an_application_that_cannot_be_loaded(tmp_path: Path, config: Config) ->
     (tmp_path / "application.py").write_text("import there_is_no_such_module\n")
     with Worker(tmp_path, replace(config, preload=False)) as worker:
         message = worker.message()
-        assert message.kind == "failed"
-        assert "there_is_no_such_module" in message.content["reason"]
-        assert "Traceback" in message.content["detail"]
+        assert isinstance(message, messages.Failed)
+        assert "there_is_no_such_module" in message.reason
+        assert "Traceback" in message.detail
         assert worker.ended() == Exit.APPLICATION
         assert worker.errors() == ""
 
@@ -400,9 +406,9 @@ def test_what_the_application_raises_is_a_record(tmp_path: Path, config: Config)
     """One, with its traceback; and nothing on standard error."""
     journald = Journal(tmp_path / "socket")
     with Worker(tmp_path, config, sink=Sink(journald.path, stamped=False)) as worker:
-        assert worker.message().kind == "ready"
+        assert worker.message() == messages.Ready()
         assert b"500" in worker.get("/raise?x=1", "X-Request-Id: 7f-1")
-        worker.channel.send("stop")
+        worker.channel.send(messages.Stop())
         assert worker.ended() == Exit.OK
         assert worker.errors() == ""
     journald.close()
@@ -419,7 +425,7 @@ def test_what_the_application_raises_is_a_record(tmp_path: Path, config: Config)
 def test_what_the_application_raises_is_text_elsewhere(worker: Worker) -> None:
     """`wsgi.errors`, as PEP 3333 has it."""
     worker.get("/raise")
-    worker.channel.send("stop")
+    worker.channel.send(messages.Stop())
     assert worker.ended() == Exit.OK
     errors = worker.errors()
     assert errors.startswith("GET /raise: application error\nTraceback (most recent call last):\n")

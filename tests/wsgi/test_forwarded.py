@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stardust.base.address import Peers
 from stardust.base.errors import ClaimError, ProtocolError
 from stardust.http1.head import Head, HeadReader, Limits
-from stardust.settings.table import FORWARDED_HEADERS
+from stardust.settings.kinds import FORWARDED_HEADERS
 from stardust.wsgi import forwarded
 from stardust.wsgi.forwarded import Forwarding
 

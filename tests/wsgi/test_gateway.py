@@ -28,7 +28,8 @@ from stardust.base.errors import ApplicationError, ClientGone
 from stardust.http1.head import Head, HeadReader, Limits
 from stardust.http1.response import LAST_CHUNK, ResponseWriter
 from stardust.wsgi import environ as environs
-from stardust.wsgi.gateway import FAILED, GONE, JOINED, LONG, SHORT, Environ, Exchange, FileWrapper, Report
+from stardust.wsgi.environ import Environ
+from stardust.wsgi.gateway import FAILED, GONE, JOINED, LONG, SHORT, Exchange, FileWrapper, Report
 
 DATE = b"Sun, 22 Nov 2026 16:50:00 GMT"
 PLAIN = [("Content-Type", "text/plain")]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stardust.ipc.channel import Channel, pair
+from stardust.ipc.channel import pair
 from stardust.zygote import boot
 
 PATIENCE = 30.0  # s
@@ -87,5 +87,5 @@ def test_the_real_zygote_runs(name: str) -> None:
             str(descriptor),
         ]
         process = subprocess.Popen(command, pass_fds=[descriptor], env={})
-    Channel(ours).close()
+    ours.close()
     assert process.wait(PATIENCE) == 0

@@ -19,7 +19,8 @@ from typing import Any, Self
 import pytest
 
 from stardust.base import address
-from stardust.ipc.channel import Channel, Message, pair
+from stardust.ipc import messages
+from stardust.ipc.channel import Channel, pair
 from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import IDLE, STARTING, Scoreboard
 from stardust.listeners.listeners import Listener
@@ -27,7 +28,8 @@ from stardust.logs.log import TEXT, Log
 from stardust.settings import table as settings
 from stardust.settings.table import Config, Listen
 from stardust.supervisor import processes
-from stardust.supervisor.generation import Generation, open_request_log
+from stardust.supervisor.generation import Generation
+from stardust.supervisor.requests import open_request_log
 from tests.certificates import Authority
 
 PATIENCE = 30.0  # s
@@ -51,15 +53,18 @@ def pypy() -> str:
     return path
 
 
+WorkerChannel = Channel[messages.FromWorker, messages.ToWorker]
+
+
 class Worker:
     """A worker as the supervisor knows it: a process and a channel."""
 
-    def __init__(self, pid: int, channel: Channel) -> None:
+    def __init__(self, pid: int, channel: WorkerChannel) -> None:
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
         self.channel = channel
 
-    def hear(self) -> Message | None:
+    def hear(self) -> messages.FromWorker | None:
         return self.channel.receive()
 
     def ended(self) -> None:
@@ -102,7 +107,7 @@ class Zygote:
         generation = Generation(1, config, listeners)
         generation.open_request_log(Log("test"))
         links = (Link.create(), Link.create())
-        self.channel.send("generation", *generation.first_message(self.scoreboard, TEXT, links))
+        self.channel.send(generation.first_message(self.scoreboard, TEXT, links))
         for link in links:
             link.close()
         if generation.requests is not None:
@@ -121,38 +126,40 @@ class Zygote:
         os.close(self.pidfd)
         os.close(self.scoreboard.descriptor)
 
-    def hear(self) -> Message:
+    def hear(self) -> messages.FromZygote:
         message = self.channel.receive()
         assert message is not None, "the zygote is gone"
         return message
 
-    def order_fork(self, number: int) -> Channel:
+    def order_fork(self, number: int) -> WorkerChannel:
         ours, theirs = pair()
         with theirs:
             stacks = processes.memory_for_stacks()
-            self.channel.send("fork", {"worker": number, "slot": number - 1}, [theirs.fileno(), stacks])
+            self.channel.send(messages.Fork(number, number - 1, theirs.fileno(), stacks))
             os.close(stacks)
-        channel = Channel(ours)
+        channel = Channel(ours, messages.SUPERVISOR_OF_WORKER)
         channel.socket.settimeout(PATIENCE)
         return channel
 
     def fork(self, number: int = 1) -> Worker:
         channel = self.order_fork(number)
-        kind, content, _ = self.hear()
-        assert (kind, content["worker"]) == ("forked", number)
-        worker = Worker(content["pid"], channel)
+        message = self.hear()
+        assert isinstance(message, messages.Forked)
+        assert message.worker == number
+        worker = Worker(message.pid, channel)
         self.workers.append(worker)
         return worker
 
     def reap(self, worker: Worker, number: int = 1) -> int:
         """The wait status of a worker that has ended."""
         worker.ended()
-        self.channel.send("reap", {"worker": number, "pid": worker.pid})
-        kind, content, _ = self.hear()
-        assert (kind, content["worker"]) == ("exited", number)
+        self.channel.send(messages.Reap(number, worker.pid))
+        message = self.hear()
+        assert isinstance(message, messages.Exited)
+        assert message.worker == number
         self.workers.remove(worker)
         worker.close()
-        return int(content["status"])
+        return message.status
 
     def end(self) -> int:
         """Waits for the end of the zygote itself: its exit code, or minus the signal."""
@@ -191,15 +198,15 @@ def get(listener: socket.socket) -> str:
 def test_load_fork_serve_reap(start: Start, listener: socket.socket, interpreter: str, preload: bool) -> None:
     python = pypy() if interpreter == "pypy3" else sys.executable
     with start(HELLO, interpreter=python, preload=preload) as zygote:
-        assert zygote.hear() == Message("loaded", {}, [])
+        assert zygote.hear() == messages.Loaded()
         worker = zygote.fork()
-        assert worker.hear() == Message("ready", {}, [])
+        assert worker.hear() == messages.Ready()
         assert get(listener) == "hello"
         entry = zygote.scoreboard.read(0)
         assert (entry.pid, entry.generation) == (worker.pid, 1)
         assert entry.state in (STARTING, IDLE)
-        worker.channel.send("retire")
-        assert worker.hear() == Message("leaving", {}, [])
+        worker.channel.send(messages.Retire())
+        assert worker.hear() == messages.Leaving()
         assert worker.hear() is None
         assert zygote.reap(worker) == 0
 
@@ -224,10 +231,10 @@ BROKEN: Mapping[str, tuple[str, str, str]] = {
 def test_application_that_does_not_load(tmp_path: Path, listener: socket.socket, name: str) -> None:
     app, reason, detail = BROKEN[name]
     zygote = Zygote(tmp_path, app, listener)
-    kind, content, _ = zygote.hear()
-    assert kind == "failed"
-    assert reason in content["reason"]
-    assert detail in content["detail"]
+    message = zygote.hear()
+    assert isinstance(message, messages.Failed)
+    assert reason in message.reason
+    assert detail in message.detail
     assert zygote.channel.receive() is None
     assert zygote.end() == 3
     zygote.channel.close()
@@ -238,10 +245,9 @@ def test_certificates_that_are_wrong(tmp_path: Path, listener: socket.socket) ->
     """Told as what they are: a mistake in the configuration, before the application is loaded."""
     site = Authority(tmp_path).issue("localhost")
     zygote = Zygote(tmp_path, "raise SystemExit", listener, ssl=True, ssl_cert_file=(str(site.certificate),))
-    kind, content, _ = zygote.hear()
-    assert (kind, zygote.end()) == ("misconfigured", 6)
     where = f"command line: ssl-cert-file: {site.certificate}"
-    assert content == {"reason": f"{where}: there is no private key in it, in PEM"}
+    assert zygote.hear() == messages.Misconfigured(f"{where}: there is no private key in it, in PEM")
+    assert zygote.end() == 6
     zygote.channel.close()
     os.close(zygote.pidfd)
 
@@ -258,10 +264,10 @@ def test_workers_share_what_resumes_sessions(
     context.maximum_version = ssl.TLSVersion.TLSv1_2  # its session is there when the handshake is over
     session, resumed = None, []
     with Zygote(tmp_path, HELLO, listener, python, ssl=True, ssl_cert_file=(str(site.both),)) as zygote:
-        assert zygote.hear().kind == "loaded"
+        assert zygote.hear() == messages.Loaded()
         for number in (1, 2):
             worker = zygote.fork(number)
-            assert worker.hear() == Message("ready", {}, [])
+            assert worker.hear() == messages.Ready()
             plain = socket.create_connection(listener.getsockname(), PATIENCE)
             with context.wrap_socket(plain, session=session) as client:
                 resumed.append(client.session_reused)
@@ -273,10 +279,11 @@ def test_workers_share_what_resumes_sessions(
 
 def test_directory_that_does_not_exist(tmp_path: Path, listener: socket.socket) -> None:
     zygote = Zygote(tmp_path, HELLO, listener, chdir=str(tmp_path / "nowhere"))
-    kind, content, _ = zygote.hear()
-    assert (kind, zygote.end()) == ("failed", 3)
-    assert content["reason"].startswith("cannot prepare the application's process: ")
-    assert str(tmp_path / "nowhere") in content["reason"]
+    message = zygote.hear()
+    assert zygote.end() == 3
+    assert isinstance(message, messages.Failed)
+    assert message.reason.startswith("cannot prepare the application's process: ")
+    assert str(tmp_path / "nowhere") in message.reason
     zygote.channel.close()
     os.close(zygote.pidfd)
 
@@ -284,12 +291,11 @@ def test_directory_that_does_not_exist(tmp_path: Path, listener: socket.socket) 
 def test_worker_that_cannot_load(start: Start) -> None:
     """preload = false: the zygote is fine, the worker tells why it ends."""
     with start("import nosuchmodule\n", preload=False) as zygote:
-        assert zygote.hear().kind == "loaded"
+        assert zygote.hear() == messages.Loaded()
         worker = zygote.fork()
         message = worker.hear()
-        assert message is not None
-        assert message.kind == "failed"
-        assert "nosuchmodule" in message.content["reason"]
+        assert isinstance(message, messages.Failed)
+        assert "nosuchmodule" in message.reason
         assert worker.hear() is None
         assert os.waitstatus_to_exitcode(zygote.reap(worker)) == 3
 
@@ -328,9 +334,7 @@ def test_fork_that_fails(start: Start) -> None:
         zygote.hear()
         for number in (1, 2):
             channel = zygote.order_fork(number)
-            assert zygote.hear() == Message(
-                "fork-failed", {"worker": number, "reason": "no more processes"}, []
-            )
+            assert zygote.hear() == messages.ForkFailed(number, "no more processes")
             assert channel.receive() is None  # nobody holds the other end
             channel.close()
 
@@ -341,12 +345,12 @@ def test_reopened_log_is_for_workers_to_come(start: Start, tmp_path: Path, liste
         zygote.hear()
         path.rename(tmp_path / "access.log.1")
         fresh = open_request_log(str(path))
-        zygote.channel.send("reopen", None, [fresh])
+        zygote.channel.send(messages.Reopen(fresh))
         os.close(fresh)
         worker = zygote.fork()
         worker.hear()
         assert get(listener) == "hello"
-        worker.channel.send("retire")
+        worker.channel.send(messages.Retire())
         assert zygote.reap(worker) == 0
     assert "GET / HTTP/1.0" in path.read_text()
     assert (tmp_path / "access.log.1").read_text() == ""
@@ -361,7 +365,7 @@ def test_end_of_file_ends_the_zygote_without_a_word(
         zygote.hear()
         worker = zygote.fork()
         worker.hear()
-        worker.channel.send("stop")
+        worker.channel.send(messages.Stop())
         assert zygote.reap(worker) == 0
     assert (tmp_path / "said").read_text() == "x"
     assert capfd.readouterr().err == ""
