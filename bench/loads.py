@@ -25,13 +25,13 @@ class Load(NamedTuple):
 LOADS = (
     Load(
         "keep-alive",
-        "hello, 15 browser header fields of which some vary, 32 keep-alive connections",
+        "hello, 15 browser header fields, some of which vary, 32 keep-alive connections",
         app="hello:application",
         shape="browser",
     ),
     Load(
         "minimal",
-        "hello, a request that is always the same and has no field but Host",
+        "hello, always the same request, with no header field but Host",
         app="hello:application",
         shape="minimal",
     ),
@@ -49,15 +49,15 @@ LOADS = (
     ),
     Load(
         "upload",
-        "a POST of 1 MiB, which the application reads in steps of 64 KiB; 8 connections",
+        "a POST of 1 MiB, which the application reads in pieces of 64 KiB; 8 connections",
         app="bodies:upload",
         shape="upload",
         connections=8,
     ),
-    Load("64-kib", "a response of 64 KiB, of one piece", app="bodies:kib64", shape="browser"),
+    Load("64-kib", "a response of 64 KiB in one piece", app="bodies:kib64", shape="browser"),
     Load(
         "10-mib",
-        "a response of 10 MiB, of one piece; 8 connections",
+        "a response of 10 MiB in one piece; 8 connections",
         app="bodies:mib10",
         shape="browser",
         connections=8,
@@ -70,7 +70,7 @@ LOADS = (
     ),
     Load(
         "file",
-        "a file of 1 MiB by `wsgi.file_wrapper`, where the server has it; 8 connections",
+        "a file of 1 MiB by `wsgi.file_wrapper`, if the server has it; 8 connections",
         app="bodies:file",
         shape="browser",
         connections=8,
@@ -85,7 +85,7 @@ LOADS = (
     Load("tls", "hello as in keep-alive, over TLS", app="hello:application", shape="browser", way="tls"),
     Load(
         "access-log",
-        "hello as in keep-alive, with a line of each request in a file",
+        "hello as in keep-alive, with one line per request in an access log",
         app="hello:application",
         shape="browser",
         way="log",
@@ -98,7 +98,7 @@ LOADS = (
     ),
     Load(
         "django",
-        "a page of Django (examples/django): 20 rows from SQLite, a template, a token against CSRF",
+        "a page of Django (examples/django): 20 rows from SQLite, a template, a CSRF token",
         app="django_page:application",
         shape="browser-front",
     ),

@@ -26,7 +26,7 @@ from servers import Server
 SERVER_CORE = 0
 CLIENT_CORE = 1
 
-START_LIMIT = 20.0  # s
+START_LIMIT = 60.0  # s; under callgrind, on a machine that does other things, it was 25
 STOP_LIMIT = 10.0  # s
 
 HERE = Path(__file__).parent

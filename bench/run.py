@@ -22,6 +22,7 @@ measurement could not be made, or if there is none to make. docs/benchmarks.md e
     recorded.py                       results.json; pure
     report.py                         what the tables of all kinds share, and the page; pure
     chart.py                          bars as SVG; pure
+    instructions.py                   instructions per request: a command of its own
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 #!/bin/bash
-# packaging/build-deb.sh [OUTPUT_DIRECTORY]: builds the Debian package, source and binary, into dist/ or the directory
-# named. Build-Depends of packaging/debian/control must be installed; `make deb` sees to that.
+# packaging/build-deb.sh [OUTPUT_DIRECTORY]: builds the Debian package, source and binary, into dist/ or the given
+# directory. Build-Depends of packaging/debian/control must be installed; `make deb` installs them.
 #
-# In a git tree it builds what is committed, so that the package has a commit that it was made of; what is not is
-# named. A tree without .git is built as it is, but for dist/.
+# In a git tree it builds what is committed, so that every package corresponds to a commit, and lists what is not
+# committed. It builds a tree without .git as it is, except dist/.
 set -euo pipefail
 
 top=$(cd "$(dirname "$0")/.." && pwd)

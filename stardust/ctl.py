@@ -44,19 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="stardustctl", description="Command a running stardust.", allow_abbrev=False
+        prog="stardustctl", description="Control a running stardust server.", allow_abbrev=False
     )
     place = parser.add_mutually_exclusive_group()
-    place.add_argument(
-        "--config", metavar="FILE", default="", help="the configuration file the server was started with"
-    )
+    place.add_argument("--config", metavar="FILE", default="", help="the configuration file of the server")
     place.add_argument("--socket", metavar="PATH", default="", help="the server's control socket")
     parser.add_argument("--json", action="store_true", help="print the status as JSON")
     parser.add_argument("--version", action="version", version=f"stardustctl {__version__}")
     parser.add_argument(
         "command",
         choices=("reload", "status", "stop"),
-        help="reload: wait until new code and settings serve; status; stop: wait until the server is gone",
+        help="reload: load new code and settings, and wait until they serve. "
+        "status: print the state of the server and of its workers. "
+        "stop: stop the server, and wait until it has ended.",
     )
     return parser
 
@@ -96,10 +96,8 @@ def _paths(options: argparse.Namespace) -> list[str]:
     if paths:
         return paths
     if not options.config:
-        raise ControlError("which server? Name its --config FILE or its --socket PATH")
-    raise ControlError(
-        f"{options.config}: it sets no control-socket, and there is no $XDG_RUNTIME_DIR to look in"
-    )
+        raise ControlError("which server? Give --config FILE or --socket PATH")
+    raise ControlError(f"{options.config}: it sets no control-socket, and $XDG_RUNTIME_DIR is not set")
 
 
 def _control_socket(path: str) -> str:

@@ -256,8 +256,8 @@ def test_a_broken_file_does_not_stop_it(
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["status"], "which server? Name its --config FILE or its --socket PATH"),
-        (["--config", "/none.toml", "status"], "/none.toml: it sets no control-socket, and there is no $XDG"),
+        (["status"], "which server? Give --config FILE or --socket PATH"),
+        (["--config", "/none.toml", "status"], "/none.toml: it sets no control-socket, and $XDG_RUNTIME_DIR"),
         (["--socket", "/none/control", "status"], "no server listens at /none/control"),
     ],
 )
@@ -269,7 +269,7 @@ def test_not_found(arguments: list[str], text: str, capsys: pytest.CaptureFixtur
 def test_a_server_that_dies(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
     supervisor = play({"progress": "worker 1 of 2"})
     assert ctl.main(["--socket", supervisor.path, "reload"]) == 1
-    assert "stardustctl: the server left without an answer" in capsys.readouterr().err
+    assert "stardustctl: the server closed the connection without an answer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_a_log_file_on_a_disk_that_is_full(tmp_path: Path, capfd: pytest.Capture
         file.close()
     assert path.read_text() == "there\n"
     said = capfd.readouterr().err
-    assert "cannot be written, lines are lost: No space left on device" in said
+    assert "cannot write, lines are lost: No space left on device" in said
     assert "1 lines were lost: it could not be written" in said
 
 
@@ -180,7 +180,7 @@ def test_a_client_that_is_reset() -> None:
     with failing(1, errno.ECONNRESET, only=["recv"]):
         ours, theirs = system.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         client = Client(ours)
-        with pytest.raises(ControlError, match="the client left: Connection reset by peer"):
+        with pytest.raises(ControlError, match="the client closed the connection: Connection reset by peer"):
             client.receive()
     client.close()
     theirs.close()

@@ -3,7 +3,9 @@
 The table FLOORS is the one in docs/architecture.md. A new module is one row here and one there.
 The rules, each a test below:
 
-- a module imports only from lower floors, or from its own folder as long as no cycle arises;
+- a module imports only from lower floors, and lower steps of its floor (a pair: floor, step); or from its own
+  folder as long as no cycle arises;
+- nobody reaches into another module, for what begins with an underscore;
 - no import hides inside a function; what is loaded on demand (LATE) has its reason, and its edges count;
 - what is large and not needed is not loaded, by whomever (NEEDLESS);
 - supervisor and worker never reach each other, http1 reaches no wsgi, stardustctl reaches no server code;
@@ -14,6 +16,7 @@ The rules, each a test below:
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -77,20 +80,35 @@ FLOORS: dict[str, int | tuple[int, int]] = {
     "tls.certificate": 4,
     "tls.files": 4,
     "tls.identities": 4,
-    "worker.admission": 5,
-    "worker.complaints": 5,
-    "worker.deadlines": 5,
-    "worker.outbox": 5,
-    "worker.pace": 5,
-    "worker.connection": 5,
-    "worker.balance": 5,
-    "worker.guard": 5,
-    "worker.introduction": 5,
-    "worker.loop": 5,
-    "worker.process": 5,
-    "worker.secure": 5,
-    "worker.stream": 5,
-    "worker.threads": 5,
+    "worker.admission": (5, 1),
+    "worker.balance": (5, 1),
+    "worker.clock": (5, 1),
+    "worker.complaints": (5, 1),
+    "worker.deadlines": (5, 1),
+    "worker.guard": (5, 1),
+    "worker.life": (5, 1),
+    "worker.pace": (5, 1),
+    "worker.stream": (5, 1),
+    "worker.outbox": (5, 2),
+    "worker.standing": (5, 2),
+    "worker.connection": (5, 3),
+    "worker.introduction": (5, 4),
+    "worker.secure": (5, 4),
+    "worker.telling": (5, 4),
+    "worker.accepting": (5, 5),
+    "worker.book": (5, 5),
+    "worker.bodies": (5, 6),
+    "worker.endings": (5, 6),
+    "worker.threads": (5, 6),
+    "worker.serving": (5, 7),
+    "worker.entrance": (5, 8),
+    "worker.overdue": (5, 9),
+    "worker.siblings": (5, 10),
+    "worker.parting": (5, 11),
+    "worker.relief": (5, 11),
+    "worker.loop": (5, 12),
+    "worker.orders": (5, 13),
+    "worker.process": (5, 14),
     "control.address": 5,
     "control.trust": 5,
     "control.server": 5,
@@ -214,6 +232,9 @@ PURE_EXCEPTIONS: dict[tuple[str, str], str] = {
     ("wsgi.input", "tempfile"): "the unlinked file a large body goes to",
 }
 
+# What Python itself begins with an underscore, though it is documented, or has no other name.
+PRIVATE_IN_PYTHON = {"_accept", "_exit", "_getframe", "_replace"}
+
 # Imported by the application's interpreter: it may be older than the server's and has none of its packages.
 APP_SIDE = ["base", "logs", "ipc", "settings", "http1", "wsgi", "tls", "worker", "zygote"]
 OLDEST = (3, 9)
@@ -328,6 +349,16 @@ def test_imports_only_from_lower_floors(module: str) -> None:
         assert floor(name) < floor(module) or (sibling and floor(name) == floor(module)), (
             f"{module} (floor {FLOORS[module]}) imports {name} (floor {FLOORS[name]})"
         )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nobody_reaches_into_another(module: str) -> None:
+    """What begins with an underscore belongs to its module."""
+    own = {node.name for node in ast.walk(TREES[module]) if isinstance(node, ast.FunctionDef)}
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+            mine = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            assert mine or node.attr in own | PRIVATE_IN_PYTHON, f"{FILES[module]}:{node.lineno}"
 
 
 @pytest.mark.parametrize("module", MODULES)

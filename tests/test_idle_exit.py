@@ -33,8 +33,9 @@ from stardust.supervisor import health, vocabulary
 from stardust.supervisor.observe import observe
 from stardust.supervisor.plan import plan
 from stardust.supervisor.state import Policy, State
-from stardust.worker.loop import Door, Loop
-from stardust.worker.process import Orders
+from stardust.worker.entrance import Door
+from stardust.worker.loop import Loop
+from stardust.worker.orders import Orders
 
 PATIENCE = 60.0  # s
 WORKERS = 2
@@ -68,11 +69,11 @@ class Worker:
         """It was told to stop: as its process would, it gives everything back, and connections with it."""
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
-        for connection in self._loop.connections.values():
+        for connection in self._loop.book.connections.values():
             connection.close()
-        if self._loop.pool is not None:
-            os.close(self._loop.pool._reader)
-            os.close(self._loop.pool._writer)
+        if self._loop.threads is not None:
+            os.close(self._loop.threads.pool._reader)
+            os.close(self._loop.threads.pool._writer)
         self._loop.epoll.close()
         self._door.socket.close()
         self.channel.close()

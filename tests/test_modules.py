@@ -16,6 +16,7 @@ UNTESTED = {
     "logs/events": "declarations; tests/tools/test_manual.py holds the catalog that is made of them",
     "supervisor/host": "declarations; mypy holds the shell and the hosts of tests to them",
     "supervisor/vocabulary": "declarations; mypy holds each match over them to be complete",
+    "worker/standing": "declarations; the tests of worker/parting hold what they mean",
     "worker/stream": "declarations; mypy holds both kinds of sockets to them",
     "__main__": "one call; every live test runs it",
 }

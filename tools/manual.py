@@ -45,7 +45,7 @@ def paragraph(setting: Setting) -> str:
     if setting.text:
         sentences.append(setting.text)
     if not setting.reload:
-        sentences.append("A reload does not take a new value over; a restart does.")
+        sentences.append("A restart applies a new value, a reload does not.")
     return " ".join(sentences)
 
 
@@ -76,18 +76,19 @@ mode = "0660"
 """.splitlines()
 
 _LISTEN_INTRODUCTION = """
-The NAME of a [listen.NAME] table is what logs and systemd call the listener. A file without any such table
-serves the sockets that systemd hands over; without those, 127.0.0.1:5000. The keys of a table:
+The NAME of a [listen.NAME] table is the name of the listener in logs and for systemd. A file without such a
+table serves the sockets that systemd passes; if there are none, the server listens on 127.0.0.1:5000. The
+keys of a table:
 """
 
 
 # ── The example file ──────────────────────────────────────────────────────────────────────────────────
 
 _EXAMPLE_INTRODUCTION = """
-The configuration of a stardust server, for `stardust --config FILE`. Every setting is here with its
-default. To set one, remove the "#" before its key. A relative path starts at the directory of this file.
-`stardust --check-config --config FILE` finds mistakes; `systemctl reload` takes over changes. The same
-texts: stardust.toml(5).
+The configuration of a stardust server, for `stardust --config FILE`. This file lists every setting with its
+default. To change a setting, remove the "#" before its key. A relative path starts at the directory of this
+file. `stardust --check-config --config FILE` finds mistakes; `systemctl reload` applies changes.
+stardust.toml(5) has the same texts.
 """
 
 
@@ -169,26 +170,27 @@ def _roff(line: str, code: bool = False) -> str:
 # ── stardust(8) ───────────────────────────────────────────────────────────────────────────────────────
 
 _DESCRIPTION = (
-    """`stardust` serves a Python WSGI application over HTTP/1.1. It loads the application once and forks
-    worker processes from that; the supervisor, the unit's main process, replaces workers that end and
-    never loads the application itself.""",
+    """`stardust` serves a Python WSGI application over HTTP/1.1. A process called the zygote loads the
+    application once, and the worker processes are forked from it. The supervisor, which is the unit's main
+    process, replaces workers that end. It never loads the application itself.""",
     """The application runs in the interpreter that `python` names, usually that of its virtual
-    environment. Every reload starts a fresh one beside the old, and exchanges the workers one for one. If
-    the new code does not load, the old goes on serving.""",
-    """Settings come from a TOML file, from flags, or both; flags win. Prefer the file, stardust.toml(5).""",
+    environment. Every reload starts a fresh interpreter beside the old one, and replaces the workers one by
+    one. If the new code does not load, the old code keeps serving.""",
+    """Settings come from a TOML file, from flags, or from both; flags override the file. Prefer the file,
+    stardust.toml(5).""",
 )
 
 _COMMANDS = (
     ("stardust myapp.wsgi:application", "Serve on 127.0.0.1:5000."),
     ("stardust --port=80 --max-workers=4 myapp:app", "Serve on every interface."),
-    ("stardust --config /etc/stardust/myapp.toml", "Serve what a file describes."),
-    ("stardust --config FILE --check-config", "Only look for mistakes in it."),
+    ("stardust --config /etc/stardust/myapp.toml", "Serve as the file says."),
+    ("stardust --config FILE --check-config", "Only check the file for mistakes."),
 )
 
 _OTHER_OPTIONS = (
     ("--config FILE", "Read settings from this TOML file, at start and at every reload."),
     ("--check-config", "Check the configuration and exit."),
-    ("--print-config", "Print every setting as TOML, with where it comes from, and exit."),
+    ("--print-config", "Print every setting as TOML, with its origin, and exit."),
     ("--version", "Print the version and exit."),
     ("--help, -h", "Print the flags and exit."),
 )
@@ -200,16 +202,16 @@ _ADDRESS_OPTIONS = (
     ),
     (
         "--host=HOST, -o; --port=PORT, -p",
-        "A host and a port. Without a port it is 5000, without a host every interface.",
+        "Listen on a host and a port. The default is port 5000, and every interface.",
     ),
-    ("--socket=PATH, -S", "A UNIX socket. `@NAME` is an abstract one. May be repeated."),
+    ("--socket=PATH, -S", "Listen on a UNIX socket. `@NAME` is an abstract one. May be repeated."),
 )
 
 _OPTIONS_INTRODUCTION = """
-Every setting of stardust.toml(5) is a flag too, `--max-workers=10` or `--max-workers 10`. Flags of lists
-may be repeated. A setting that is true or false is turned on by `--preload` or `--preload=1`, off by
-`--no-preload` or `--preload=0`. `--workers` is another name of `--max-workers`. A relative path starts at
-the current directory. Any flag that gives an address replaces all listeners of the file.
+Every setting of stardust.toml(5) is also a flag: `--max-workers=10` or `--max-workers 10`. A flag whose
+setting is a list may be repeated. To turn a setting on, write `--preload` or `--preload=1`; to turn it off,
+`--no-preload` or `--preload=0`. `--workers` is another name of `--max-workers`. A relative path starts at the
+current directory. If any flag gives an address, the flags replace all listeners of the file.
 """
 
 _SIGNALS = (
@@ -218,54 +220,53 @@ _SIGNALS = (
         "Stop: finish the requests being served, for at most `graceful-timeout`. A second one stops at once.",
     ),
     ("QUIT", "Stop at once."),
-    ("HUP", "Reload configuration and application. To wait for the verdict, use stardustctl(1)."),
-    ("TTIN, TTOU", "One worker more, one worker less, until the next reload."),
-    ("USR1", "Open the log files again."),
+    ("HUP", "Reload configuration and application. To wait for the result, use stardustctl(1)."),
+    ("TTIN, TTOU", "Add one worker, remove one worker, until the next reload."),
+    ("USR1", "Reopen the log files."),
 )
 
 _EXIT_CODES = (
-    (Exit.OK, "Stopped when asked to, or idle for `idle-timeout`."),
-    (Exit.FAILURE, "Something that a new start may cure: an address in use, a system call that failed."),
+    (Exit.OK, "Stopped on request, or idle for `idle-timeout`."),
+    (Exit.FAILURE, "A failure that another start may cure: an address in use, a system call that failed."),
     (Exit.USAGE, "The command line is wrong."),
     (Exit.APPLICATION, "The application could not be loaded at the start."),
-    (Exit.CONFIG, "A setting is wrong, or the sockets from systemd do not fit the settings."),
+    (Exit.CONFIG, "A setting is wrong, or the sockets from systemd do not match the settings."),
 )
 
 _SYSTEMD = """
-The server tells systemd when all workers have loaded the application (`Type=notify`), when it reloads and
-when it stops, and answers the watchdog (`WatchdogSec=`) as long as its workers are well. It serves the
-sockets of a socket unit; `FileDescriptorName=NAME` belongs to `[listen.NAME]`. `ExecReload=` is
-`stardustctl reload`, so that `systemctl reload` fails if the new code does. Messages are records of the
-journal, with fields: `journalctl -u stardust@NAME -p err`, `STARDUST_WORKER=3`, and `-x` to have them
-explained.
+The server notifies systemd when all workers have loaded the application (`Type=notify`), when it reloads,
+and when it stops. It answers the watchdog (`WatchdogSec=`) as long as at least one worker is well. It serves
+the sockets of socket units; `FileDescriptorName=NAME` belongs to `[listen.NAME]`. `ExecReload=` is
+`stardustctl reload`, so `systemctl reload` fails if the new code does not load. Messages are records of the
+journal, with fields. Query them with `journalctl -u stardust@NAME -p err` or `STARDUST_WORKER=3`; `-x`
+explains them.
 """
 
 _STORE = """
-With `FileDescriptorStoreMax=` in its unit, the listeners that the server binds itself outlive it as those
-of a socket unit do: systemd keeps them, connections wait in them after a crash and through `systemctl
-restart`, and the next start takes them up again. Which of them still serve, the configuration says: the
-address decides. `systemctl stop` closes them. The file of a UNIX socket stays when the server ends, and
-the next start replaces it if it is stale; a file in `RuntimeDirectory=` is removed by systemd at every
-restart, so that such a socket is bound anew.
+With `FileDescriptorStoreMax=` in the unit, listeners that the server binds itself outlive it like those of a
+socket unit. systemd keeps them: after a crash and during `systemctl restart` connections wait in them, and
+the next start uses them again if the configuration still has their address. `systemctl stop` closes them.
+The file of a UNIX socket stays when the server ends, and the next start replaces it if it is stale. systemd
+removes files in `RuntimeDirectory=` at every restart, so a socket there is bound anew.
 """
 
 _CONNECTIONS = """
-With `store-connections = true` idle connections go there too when the server stops, one place each, and
-the next start serves them on. Where there are many, raise `FileDescriptorStoreMax=` and `LimitNOFILE=`:
-more than the soft limit could not be handed over to a service that starts, and are closed.
+With `store-connections = true`, systemd also keeps the idle connections when the server stops, one place
+each, and the next start serves them. If there are many, raise `FileDescriptorStoreMax=` and `LimitNOFILE=`.
+systemd can pass to a starting service only as many as its soft limit allows; the server closes the rest.
 """
 
 _CREDENTIALS = """
-A setting that names a file to be read, as `env-file`, takes `credential:NAME` too: what
-`LoadCredential=NAME:PATH` of the unit passes to the service, in `$CREDENTIALS_DIRECTORY`. The application
-runs as the same user and can read it. systemd passes credentials at the start; a reload finds new ones
-only with `RefreshOnReload=credentials` (systemd 260). `--check-config` outside of the service finds none,
+A setting that names a file to read, such as `env-file`, also accepts `credential:NAME`: the credential that
+`LoadCredential=NAME:PATH` in the unit passes to the service, in `$CREDENTIALS_DIRECTORY`. The application
+runs as the same user and can read it. systemd passes credentials at the start; a reload gets new ones only
+with `RefreshOnReload=credentials` (systemd 260). Outside the service, `--check-config` finds no credentials,
 and says so.
 """
 
 _FILES = (
     ("/etc/stardust/NAME.toml", "The configuration of `stardust@NAME.service`."),
-    ("/run/stardust/NAME/control", "Its control socket."),
+    ("/run/stardust/NAME/control", "The control socket of `stardust@NAME.service`."),
 )
 
 
@@ -309,9 +310,9 @@ def stardust_8() -> str:
 # ── stardust.toml(5) ──────────────────────────────────────────────────────────────────────────────────
 
 _FORMAT = """
-The file is TOML, in UTF-8. A key is the name of the flag: `--max-workers=10` is `max-workers = 10`. A
-relative path starts at the directory of the file. Unknown keys are errors. `stardust --check-config
---config FILE` reports all mistakes of a file, each with its line.
+The file is TOML in UTF-8. A key has the name of the flag: `--max-workers=10` is `max-workers = 10`. A
+relative path starts at the directory of the file. An unknown key is an error. `stardust --check-config
+--config FILE` reports all mistakes in a file, each with its line.
 """
 
 _EXAMPLE_FILE = (
@@ -353,29 +354,29 @@ def stardust_toml_5() -> str:
 _CTL_COMMANDS = (
     (
         "reload",
-        """Load configuration and application anew, and wait until the new workers serve. If that fails,
-        the old ones go on serving; the reason and the application's traceback are printed.""",
+        """Load configuration and application again, and wait until the new workers serve. If that fails,
+        print the reason and the application's traceback; the old workers keep serving.""",
     ),
     ("status [--json]", "Print the state of the server and of its workers, for people or as a JSON object."),
-    ("stop", "Stop the server when its requests are finished, and wait until it has ended."),
+    ("stop", "Stop the server: let it finish its requests, and wait until it has ended."),
 )
 
 _CTL_OPTIONS = (
-    ("--config FILE", "The server that was started with this configuration file."),
-    ("--socket PATH", "The server with this control socket."),
+    ("--config FILE", "Talk to the server that was started with this configuration file."),
+    ("--socket PATH", "Talk to the server with this control socket."),
 )
 
 _CTL_DESCRIPTION = """
 `stardustctl` talks to a running stardust(8) over its control socket. Only root, and the user the server
-runs as, may do so. Without an option the socket is `control` in `$RUNTIME_DIRECTORY`.
+runs as, may do so. Without an option, the socket is `control` in `$RUNTIME_DIRECTORY`.
 
-Run by the unit itself, as `ExecReload=` does, it believes no server but the process `$MAINPID`, and prints
-the verdict alone: the server's log has the rest.
+If the unit runs it, as in `ExecReload=`, it believes only the process `$MAINPID`, and prints only the result:
+the server's log has the rest.
 """
 
 _CTL_EXIT_CODES = (
     (Exit.OK, "Done."),
-    (Exit.FAILURE, "The command failed, or no server was reached."),
+    (Exit.FAILURE, "The command failed, or no server answered."),
     (Exit.USAGE, "The command line is wrong."),
 )
 

@@ -143,16 +143,16 @@ def _network(text: str) -> Union[ipaddress.IPv4Network, ipaddress.IPv6Network]:
         first = ipaddress.ip_address(address)
     except ValueError:
         hint = f'; "{BY_UNIX}" means whoever connects by a UNIX socket' if "unix" in text else ""
-        raise ValueError(f'"{text}" is no IP address or network, and names are not looked up{hint}') from None
+        raise ValueError(f'"{text}" is not an IP address or network; names are not looked up{hint}') from None
     if "%" in address:
-        raise ValueError(f'"{text}" has a zone, and no peer is told by one')
+        raise ValueError(f'"{text}" has a zone, which the address of a peer never has')
     if getattr(first, "ipv4_mapped", None):
         raise ValueError(f'"{text}" is an IPv4 address in IPv6; write it as IPv4')
     if slash and (not _PREFIX.fullmatch(prefix) or int(prefix) > first.max_prefixlen):
         raise ValueError(f'"{text}" must end with a number of bits from /0 to /{first.max_prefixlen}')
     network = ipaddress.ip_network(text, strict=False)
     if network.network_address != first:
-        raise ValueError(f'"{text}" has bits behind its prefix; the network is {network}')
+        raise ValueError(f'"{text}" has bits after its prefix; the network is {network}')
     return network
 
 
@@ -163,7 +163,7 @@ def _host(text: str) -> str:
         except ValueError:
             raise ValueError(f"{text} is not an IPv6 address") from None
     if ":" in text:
-        raise ValueError("an IPv6 address stands in brackets, as in [::1]:5000")
+        raise ValueError("an IPv6 address needs brackets, as in [::1]:5000")
     if text == "":
         return text
     if _DOTTED_DIGITS.fullmatch(text):

@@ -61,10 +61,16 @@ dup2 = os.dup2  # dup3(2)
 write = os.write  # write(2): how many bytes were written
 lseek = os.lseek  # lseek(2)
 fstat = os.fstat  # fstat(2)
+stat = os.stat  # stat(2)
+lstat = os.lstat  # lstat(2)
 ftruncate = os.ftruncate  # ftruncate(2)
 set_blocking = os.set_blocking  # ioctl(2), FIONBIO
 set_inheritable = os.set_inheritable  # ioctl(2), FIONCLEX and FIOCLEX
 mkdir = os.mkdir  # mkdir(2)
+rename = os.rename  # rename(2)
+unlink = os.unlink  # unlink(2)
+chmod = os.chmod  # chmod(2)
+chown = os.chown  # chown(2): (path, user, group), -1 for what stays
 memfd_create = os.memfd_create  # memfd_create(2); closed on exec unless its flags say something else
 map_shared = mmap.mmap  # mmap(2), MAP_SHARED: (descriptor, bytes)
 
@@ -80,7 +86,7 @@ def seal(descriptor: int) -> None:
 
 def read_file(path: str, most: int = -1) -> bytes:
     """What is in a file, its first `most` bytes, -1 for all. open(2), read(2)."""
-    with open(path, "rb", buffering=0) as file:
+    with open(path, "rb") as file:
         return file.read(most)
 
 
@@ -89,9 +95,12 @@ def read_file(path: str, most: int = -1) -> bytes:
 new_socket = socket.socket  # socket(2); or, with fileno=, the socket of a descriptor
 bare_socket = socket.SocketType  # the same without the part of it that is written in Python
 socketpair = socket.socketpair  # socketpair(2)
+bind = socket.SocketType.bind  # bind(2): (socket, address)
+listen = socket.SocketType.listen  # listen(2): (socket, backlog)
 connect = socket.SocketType.connect  # connect(2): (socket, address)
 accept = socket.socket.accept  # accept4(2): (connection, address of its peer)
 setsockopt = socket.SocketType.setsockopt  # setsockopt(2): (socket, level, name, value)
+getaddrinfo = socket.getaddrinfo  # getaddrinfo(3)
 
 # recvmsg(2): what comes is closed on exec. PyPy does not name it.
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)
@@ -168,8 +177,8 @@ _PARENT, _ARG_START, _ARG_END = 1, 45, 46
 
 
 def parent(pid: int) -> int:
-    """The parent of a process, 0 if it has none in this namespace. Raises OSError, and ValueError for a text
-    that /proc does not have."""
+    """The parent of a process, 0 for none that this one can see. Raises OSError or ValueError if that cannot
+    be read."""
     try:
         return int(_status(str(pid))[_PARENT])
     except IndexError:

@@ -6,12 +6,12 @@ import argparse
 import difflib
 import enum
 import itertools
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stardust import __version__
+from stardust.base import system
 from stardust.base.errors import UsageError
 from stardust.base.records import dataclass
 from stardust.config.paths import joined
@@ -57,7 +57,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         raise UsageError(str(error)) from None
     if unknown:
         raise UsageError(_unknown_argument(unknown[0]))
-    directory = os.getcwd()
+    directory = system.getcwd()
     values = {
         name: _flag_value(BY_NAME[name].kind, texts)
         for name, texts in vars(found).items()
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="stardust",
         usage="stardust [--config FILE] [OPTION ...] [APP]",
         description="Serve a WSGI application over HTTP/1.1.",
-        epilog="The paragraphs behind these lines, and the TOML file: stardust(8), stardust.toml(5).",
+        epilog="For more about each setting, and the TOML file, see stardust(8) and stardust.toml(5).",
         allow_abbrev=False,
         exit_on_error=False,
     )
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", metavar="FILE", help="read settings from this TOML file")
     for action, text in (
         (Action.CHECK, "check the configuration and exit"),
-        (Action.PRINT, "print every setting with where it comes from, and exit"),
+        (Action.PRINT, "print every setting with its origin, and exit"),
     ):
         flag = f"--{action.value}-config"
         parser.add_argument(
@@ -115,8 +115,8 @@ ADDRESS_FLAGS = (
         "[NAME=]ADDRESS",
         "host:port, [v6]:port, :port, /path or @abstract; may be repeated",
     ),
-    (("--host", "-o"), "HOST", "the host to listen on; with --port, or with port 5000"),
-    (("--port", "-p"), "PORT", "the port to listen on; with --host, or on every interface"),
+    (("--host", "-o"), "HOST", "the host to listen on; the port is --port, or 5000"),
+    (("--port", "-p"), "PORT", "the port to listen on; the host is --host, or every interface"),
     (("--socket", "-S"), "PATH", "the UNIX socket to listen on; @NAME is an abstract one"),
 )
 """The flags that say where to listen, as (names, placeholder, help)."""

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator
 
 from stardust.base import address as addresses
+from stardust.base import system
 from stardust.base.errors import ConfigError
 from stardust.config.environment import bindings
 from stardust.config.origins import LISTEN, Loaded, Origin
@@ -153,9 +154,8 @@ _NOT_FOR_SECRETS = 0o027
 def _unfit(path: str, secret: bool) -> str:
     """Why the file at `path` cannot be used; "" if it can."""
     try:
-        with open(path, "rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            file.read(1)
+        mode = stat.S_IMODE(system.stat(path).st_mode)
+        system.read_file(path, 1)
     except OSError as error:
         return f"cannot be read: {os.strerror(error.errno or 0)}"
     if secret and mode & _NOT_FOR_SECRETS:

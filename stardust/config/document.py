@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from stardust.base import system
 from stardust.base.errors import ConfigError
 from stardust.base.records import dataclass
 from stardust.config.origins import Origin
@@ -57,8 +58,7 @@ def read_document(source: str) -> Document:
 
 def read_text(source: str) -> str:
     try:
-        with open(source, "rb") as file:
-            data = file.read()
+        data = system.read_file(source)
     except OSError as error:
         raise ConfigError(f"cannot be read: {os.strerror(error.errno or 0)}", source=source) from None
     try:

@@ -22,7 +22,7 @@ def resolved(setting: Setting, value: Any, base: str, credentials: str) -> Any:
     """
     if setting.kind is kinds.PATH and value not in ("", "-"):
         if value.startswith(kinds.CREDENTIAL):
-            raise ValueError(_wrong(setting, value, "only a file that is read can be a credential"))
+            raise ValueError(_wrong(setting, value, "only a file that the server reads can be a credential"))
         return joined(base, value)
     if setting.kind is kinds.FILES:
         return tuple(_file(setting, path, base, credentials) for path in value)

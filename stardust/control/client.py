@@ -81,7 +81,7 @@ def ask(
         except ConnectionResetError:
             pass  # an end like any other
     if answer is None:
-        raise ControlError("the server left without an answer")
+        raise ControlError("the server closed the connection without an answer")
     return answer
 
 
@@ -89,9 +89,9 @@ def _message(line: bytes) -> dict[str, object]:
     try:
         message = json.loads(line)
     except ValueError as error:
-        raise ControlError("the server left in the middle of its answer, or is none of ours") from error
+        raise ControlError("the server's answer is incomplete, or not from stardust") from error
     if not isinstance(message, dict):
-        raise ControlError("the server's answer is no JSON object")
+        raise ControlError("the server's answer is not a JSON object")
     return message
 
 

@@ -61,20 +61,20 @@ class Client:
             return None
         except OSError as error:
             self.gone = True
-            raise ControlError(f"the client left: {error.strerror}") from error
+            raise ControlError(f"the client closed the connection: {error.strerror}") from error
         if not data:
             self.gone = True
-            raise ControlError("the client left")
+            raise ControlError("the client closed the connection")
         if self._commanded:
-            raise ControlError("one command for each connection")
+            raise ControlError("only one command is allowed per connection")
         self._received += data
         line, end, rest = self._received.partition(b"\n")
         if len(line) > COMMAND_BYTES:
-            raise ControlError(f"a command has at most {COMMAND_BYTES} bytes")
+            raise ControlError(f"a command must have at most {COMMAND_BYTES} bytes")
         if not end:
             return None
         if rest:
-            raise ControlError("one command for each connection")
+            raise ControlError("only one command is allowed per connection")
         self._commanded = True
         return _command(line)
 
@@ -111,7 +111,7 @@ def _command(line: bytes) -> str:
     try:
         message = json.loads(line)
     except ValueError as error:
-        raise ControlError("a command is one JSON object on one line") from error
+        raise ControlError("a command must be one JSON object on one line") from error
     command = message.get("command") if isinstance(message, dict) else None
     if command not in COMMANDS:
         raise ControlError(f"unknown command {json.dumps(command)}: must be one of {', '.join(COMMANDS)}")

@@ -169,7 +169,7 @@ class ChunkedReader:
         """chunk = chunk-size [ chunk-ext ] CRLF chunk-data CRLF ; last-chunk = 1*"0" [ chunk-ext ] CRLF"""
         match = grammar.CHUNK_LINE.fullmatch(line.decode("latin-1"))
         if match is None:
-            raise ProtocolError(400, "chunked: no chunk size where one is due")
+            raise ProtocolError(400, "chunked: expected a chunk size")
         size = int(match[1], 16)
         self._extensions += len(match[2])
         if self._extensions > EXTENSION_BYTES:

@@ -101,7 +101,7 @@ CHUNK_LINE = re.compile(
 # status-code = 3DIGIT ; reason-phrase = 1*( HTAB / SP / VCHAR / obs-text )    RFC 9112 4
 STATUS = re.compile(rf"[1-9][0-9]{{2}} [{_FIELD_TEXT}]*")
 
-# A CR or LF that is no CRLF, for `search`, in bytes. A CR at the very end is no verdict yet.
+# A CR or LF that is not part of CRLF, for `search`, in bytes. A CR at the very end is no verdict yet.
 # "A recipient of such a bare CR MUST consider that element to be invalid"     RFC 9112 2.2
 BARE_LINE_END = re.compile(rb"\r[^\n]|[^\r]\n|^\n")
 

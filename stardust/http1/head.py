@@ -391,9 +391,9 @@ def rare_request_line(line: str) -> RequestLine:
         raise ProtocolError(400, "no HTTP version at the end of the request line")
     # Also the preface of HTTP/2, "PRI * HTTP/2.0" (RFC 9113 3.4), which was made to end here.
     if version not in ("HTTP/1.0", "HTTP/1.1"):
-        raise ProtocolError(505, f"{version}: HTTP/1.0 and HTTP/1.1 are spoken here")
+        raise ProtocolError(505, f"{version}: only HTTP/1.0 and HTTP/1.1 are supported")
     if method == "CONNECT":
-        raise ProtocolError(501, "CONNECT: this is no proxy")
+        raise ProtocolError(501, "CONNECT: this is not a proxy")
     # asterisk-form = "*" ; "only used for a server-wide OPTIONS request"  RFC 9112 3.2.4
     if target == "*" and method == "OPTIONS":
         return RequestLine(method, target, "", "", version, "")
@@ -425,7 +425,7 @@ def check_transfer_encoding(value: str) -> None:
     # "A server that receives a request message with a transfer coding it does not understand SHOULD respond
     # with 501 (Not Implemented)"  RFC 9112 6.1
     if grammar.CODINGS_THEN_CHUNKED.fullmatch(value):
-        raise ProtocolError(501, f"Transfer-Encoding beyond chunked: {value[:64]!a}")
+        raise ProtocolError(501, f"Transfer-Encoding has a coding other than chunked: {value[:64]!a}")
     # "If a Transfer-Encoding header field is present in a request and the chunked transfer coding is not the
     # final encoding, the message body length cannot be determined reliably; the server MUST respond with the
     # 400 (Bad Request) status code and then close the connection"  RFC 9112 6.3
@@ -519,7 +519,7 @@ def early_refusal(
 
     bare = grammar.BARE_LINE_END.search(buffer, max(searched - 1, 0))
     if bare:
-        refusals.append((bare.end(), 400, "CR or LF that is no CRLF"))
+        refusals.append((bare.end(), 400, "CR or LF that is not part of CRLF"))
 
     line_end = start + limits.line + 1
     if arrived >= line_end and buffer.find(b"\r", start, line_end) < 0:

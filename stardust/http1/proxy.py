@@ -98,7 +98,7 @@ def _line(buffer: Union[bytes, bytearray]) -> Optional[Header]:
     line = buffer[:end].decode("latin-1")
     match = grammar.PROXY_LINE.fullmatch(line)
     if match is None:
-        raise _refusal(f"its PROXY line is none: {line!a}")
+        raise _refusal(f"its PROXY line is malformed: {line!a}")
     family, source, destination, source_port, destination_port = match.groups("")
     # "If the announced transport protocol is "UNKNOWN", then the receiver knows that the client speaks the
     # correct PROXY protocol [...] it should accept the connection and use the real connection's parameters"
@@ -109,7 +109,7 @@ def _line(buffer: Union[bytes, bytearray]) -> Optional[Header]:
         kind(source), kind(destination)
         host = str(address.ip(source))
     except ValueError:
-        raise _refusal(f"its PROXY line has no addresses of {family}: {line!a}") from None
+        raise _refusal(f"its PROXY line has no valid {family} addresses: {line!a}") from None
     if int(source_port) > 65535 or int(destination_port) > 65535:
         raise _refusal(f"its PROXY line has a port above 65535: {line!a}")
     return Header(end, Client(host, source_port))
@@ -124,12 +124,12 @@ def _block(buffer: Union[bytes, bytearray]) -> Optional[Header]:
     _, what, family, length = _FIXED.unpack_from(buffer)
     # "any other value must be rejected": of the version, "always sent as \x2", and of the command  2.2
     if what >> 4 != 2:
-        raise _refusal(f"its PROXY header is of version {what >> 4}; 1 and 2 are spoken here")
+        raise _refusal(f"its PROXY header has version {what >> 4}; only 1 and 2 are supported")
     command = what & 0x0F
     if command not in (_LOCAL, _PROXY):
         raise _refusal(f"its PROXY header has command {command}, not LOCAL or PROXY")
     if command == _PROXY and family not in (_UNSPEC, *_BLOCKS):
-        raise _refusal(f"its PROXY header is of {family:#04x}, no family of streams")
+        raise _refusal(f"its PROXY header has family {family:#04x}, which is not one of streams")
     if length > MOST_REST:
         raise _refusal(f"its PROXY header has {length} bytes, more than {MOST_REST}")
     size = _FIXED.size + length
@@ -172,7 +172,7 @@ def _check_values(header: bytes, position: int) -> None:
         # "replace the 32 bits of the checksum field in the received PROXY header with all '0's"  2.2.3
         plain = header[:start] + bytes(length) + header[start + length :]
         if given != crc32c(plain).to_bytes(4, "big"):
-            raise _refusal("its PROXY header has another checksum than it says")
+            raise _refusal("its PROXY header has a wrong checksum")
 
 
 def _crc_row(number: int) -> int:

@@ -243,7 +243,9 @@ class StatusTable(dict[str, tuple[int, bytes]]):
     def __missing__(self, status: str) -> tuple[int, bytes]:
         known = status_line(status)
         if known[0] < 200:
-            raise ApplicationError(f"status {status[:64]!a}: informational, not the status of a response")
+            raise ApplicationError(
+                f"status {status[:64]!a}: an informational status cannot be that of the final response"
+            )
         if type(status) is str and len(status) <= KEPT_CHARACTERS:
             if len(self) >= KEPT_STATUSES:
                 self.clear()
@@ -292,13 +294,17 @@ def encoded(pair: tuple[str, str]) -> Line:
         raise ApplicationError(f"header {name[:64]!a}: the name is not a token (RFC 9110 5.1)")
     # "must not include any control characters, including carriage returns or linefeeds"  PEP 3333
     if not grammar.FIELD_VALUE.fullmatch(value):
-        raise ApplicationError(f"header {name[:64]}: a control character in its value, or none of latin-1")
+        raise ApplicationError(
+            f"header {name[:64]}: its value has a control character, or one outside latin-1"
+        )
     lower = name.lower()
     # Of a subclass, nobody knows what it will be equal to.
     plain = type(pair) is tuple and type(pair[0]) is type(pair[1]) is str
     kept = plain and len(name) + len(value) <= KEPT_CHARACTERS and lower not in UNKEPT
     if lower in HOP_BY_HOP:
-        raise ApplicationError(f"header {name}: belongs to the connection, which is the server's (PEP 3333)")
+        raise ApplicationError(
+            f"header {name}: only the server may send it, because it is hop-by-hop (PEP 3333)"
+        )
     meaning = _MEANINGS.get(lower, _PLAIN)
     if meaning == _PLAIN or meaning in (_DATE, _SERVER):
         return Line(b"%b: %b\r\n" % (name.encode("latin-1"), value.encode("latin-1")), meaning, 0, kept)
@@ -325,7 +331,9 @@ def informational(status: str, headers: Iterable[tuple[str, str]]) -> bytes:
     for pair in headers:
         field, meaning, _, _ = encoded(pair)
         if meaning not in (_PLAIN, _DATE, _SERVER):
-            raise ApplicationError(f"header {pair[0]}: not in an informational response (RFC 9110 8.6)")
+            raise ApplicationError(
+                f"header {pair[0]}: not allowed in an informational response (RFC 9110 8.6)"
+            )
         lines.append(field)
     lines.append(b"\r\n")
     return b"".join(lines)
@@ -343,13 +351,13 @@ ERRORS: Mapping[int, tuple[str, str]] = {
     411: ("Length Required", "The request must say how long its body is."),
     413: ("Content Too Large", "The body of the request is larger than this server accepts."),
     414: ("URI Too Long", "The address is longer than this server accepts."),
-    417: ("Expectation Failed", "The request expects what this server does not offer."),
+    417: ("Expectation Failed", "This server does not support what the request expects."),
     431: (
         "Request Header Fields Too Large",
         "The headers of the request are larger than this server accepts.",
     ),
     500: ("Internal Server Error", "The application failed. The failure was logged."),
-    501: ("Not Implemented", "The request asks for what this server does not do."),
+    501: ("Not Implemented", "The request asks for something that this server does not support."),
     503: ("Service Unavailable", "The service cannot answer now. Try again later."),
     504: ("Gateway Timeout", "The application did not answer in time."),
     505: ("HTTP Version Not Supported", "This server speaks HTTP/1.1 and HTTP/1.0."),

@@ -173,14 +173,14 @@ def decode(message: bytes) -> Passage:
     except UnicodeDecodeError:
         raise HandoffError("an address that is not ASCII") from None
     if kind >= len(_KINDS) or not _HOST.fullmatch(host) or peer is None:
-        raise HandoffError("an address that is none")
+        raise HandoffError("an invalid address")
     try:
         if peer[1]:
             ip(peer[1])
     except ValueError:
-        raise HandoffError("a peer whose address is none") from None
+        raise HandoffError("an invalid peer address") from None
     if len(data) > MOST_DATA or not _is_moment(began) or not _is_moment(since):
-        raise HandoffError("a size or a time that is out of bounds")
+        raise HandoffError("a size or a time that is out of range")
     listener = Address(_KINDS[kind], host, number, os.fsdecode(texts[1]))
     return Passage(listener, peer[1], peer[2], requests, began, since, data)
 
@@ -206,8 +206,8 @@ def _connection(descriptor: int) -> socket.SocketType:
         sock = system.bare_socket(fileno=descriptor)
     except OSError:
         system.close(descriptor)
-        raise HandoffError("a descriptor that is no socket") from None
+        raise HandoffError("a descriptor that is not a socket") from None
     if sock.family not in _FAMILIES or sock.type != socket.SOCK_STREAM or system.is_listening(sock):
         sock.close()
-        raise HandoffError("a socket that is no connection of a stream")
+        raise HandoffError("a socket that is not a stream connection")
     return sock

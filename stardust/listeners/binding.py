@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from stardust.base import system
 from stardust.base.address import ABSTRACT, PATH_BYTES, TCP, UNIX, Address
 from stardust.base.errors import ListenError
 from stardust.settings.table import Listen
@@ -68,7 +69,7 @@ def bind_address(address: Address, *, ipv6: bool, backlog: int) -> socket.socket
 
 def _bound_tcp(address: Address, ipv6: bool) -> socket.socket:
     if address.host:
-        found = socket.getaddrinfo(
+        found = system.getaddrinfo(
             address.host.encode(), address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         family, _, _, _, where = found[0]
@@ -89,18 +90,18 @@ def _bound_abstract(address: Address) -> socket.socket:
 def _bound(
     family: int, where: tuple[object, ...] | str | bytes, *, dual_stack: bool = False
 ) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock = system.new_socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         if family == socket.AF_INET6:
             # Said explicitly: the default is a sysctl's (net.ipv6.bindv6only).
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
+            system.setsockopt(sock, socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
         if family != socket.AF_UNIX:
             # A restart must not wait for the connections of the last run to leave TIME_WAIT.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            system.setsockopt(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             no_delay(sock)
             # Nobody is woken for a client that has said nothing yet (tcp(7)). What is accepted can be read.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER)
-        sock.bind(where)
+            system.setsockopt(sock, socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER)
+        system.bind(sock, where)
     except BaseException:
         sock.close()
         raise
@@ -110,7 +111,7 @@ def _bound(
 def _listen(sock: socket.socket, backlog: int) -> None:
     """SO_REUSEADDR lets two sockets bind one address, as long as none listens: the second is told here."""
     try:
-        sock.listen(backlog)
+        system.listen(sock, backlog)
     except BaseException:
         sock.close()
         raise
@@ -119,7 +120,7 @@ def _listen(sock: socket.socket, backlog: int) -> None:
 def no_delay(sock: socket.socket) -> None:
     """Responses leave at once. On Linux accepted sockets inherit the option: no call for each connection."""
     if sock.family != socket.AF_UNIX:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        system.setsockopt(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 # ── UNIX sockets with a path ──────────────────────────────────────────────────────────────────────────
@@ -142,16 +143,16 @@ def bind_path(
             )
         _refuse_unless_stale(path)
         if _refuse_unless_stale(temporary):
-            os.unlink(temporary)
+            system.unlink(temporary)
         sock = _bound_privately(temporary)
         try:
             file = file_id(temporary)
             permit(temporary, mode, uid, gid)
-            sock.listen(backlog)
-            os.rename(temporary, path)
+            system.listen(sock, backlog)
+            system.rename(temporary, path)
         except BaseException:
             sock.close()
-            os.unlink(temporary)
+            system.unlink(temporary)
             raise
     except OSError as error:
         raise ListenError(f"{path}: {_reason(error, Address(UNIX, path=path))}") from error
@@ -162,13 +163,13 @@ def remove(path: str, file: FileId) -> None:
     """Remove the socket's file if it still is `file`; whatever took its place stays."""
     try:
         if file_id(path) == file:
-            os.unlink(path)
+            system.unlink(path)
     except OSError:
         pass  # gone already, or its directory is no longer ours: nothing that is left to do
 
 
 def file_id(path: str) -> FileId:
-    status = os.lstat(path)
+    status = system.lstat(path)
     return FileId(status.st_dev, status.st_ino)
 
 
@@ -205,8 +206,8 @@ def permit(path: str, mode: int, uid: int, gid: int) -> None:
     """Owner first: until the mode follows, nobody but the owner may connect."""
     try:
         if (uid, gid) != (-1, -1):
-            os.chown(path, uid, gid)
-        os.chmod(path, mode)
+            system.chown(path, uid, gid)
+        system.chmod(path, mode)
     except OSError as error:
         raise ListenError(f"{path}: cannot set its mode, owner and group: {_strerror(error)}") from error
 
@@ -214,14 +215,14 @@ def permit(path: str, mode: int, uid: int, gid: int) -> None:
 def _refuse_unless_stale(path: str) -> bool:
     """True if a stale socket is there, False if nothing is. ListenError for anything else."""
     try:
-        kind = os.lstat(path).st_mode
+        kind = system.lstat(path).st_mode
     except FileNotFoundError:
         return False
     if not stat.S_ISSOCK(kind):
         raise ListenError(f"{path}: exists and is not a socket; it stays as it is")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+    with system.new_socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
-            probe.connect(path)
+            system.connect(probe, path)
         except ConnectionRefusedError:
             return True
         except BlockingIOError:

@@ -81,8 +81,8 @@ def _own(
     if table.address is None:
         names = ", ".join(f'"{name}"' for name, _ in inherited) or "none"
         raise ActivationError(
-            f"[listen.{table.name}] has no address, and systemd handed over no descriptor of that name "
-            f"(it handed over: {names}); set its address, or start the .socket unit with "
+            f"[listen.{table.name}] has no address, and systemd passed no socket of that name "
+            f"(it passed: {names}); set its address, or start the .socket unit with "
             f"FileDescriptorName={table.name}"
         )
     for position, (_, address) in enumerate(bound):
@@ -100,7 +100,7 @@ def _refuse_leftovers(tables: Sequence[Listen], inherited: Sequence[tuple[str, A
         known = ", ".join(f"[listen.{known}]" for known in names)
         hint = f'; did you mean "{near[0]}"?' if near else ""
         raise ActivationError(
-            f'systemd handed over descriptor "{name}" ({address}), but the configuration has only '
+            f'systemd passed the socket "{name}" ({address}), but the configuration has only '
             f"{known}; add [listen.{name}], or change FileDescriptorName= of the .socket unit{hint}"
         )
 

@@ -20,6 +20,7 @@ import os
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 
+from stardust.base import system
 from stardust.base.address import ABSTRACT, TCP, UNIX, Address
 from stardust.base.records import dataclass, replace
 from stardust.listeners import binding
@@ -64,7 +65,7 @@ def open_all(
     call opened is closed again then, and what systemd owns stays open.
     """
     known = {listener.socket.fileno(): listener.socket for listener in bound if listener.inherited}
-    adopted = [(name, known.get(fd) or socket.socket(fileno=fd)) for fd, name in inherited]
+    adopted = [(name, known.get(fd) or system.new_socket(fileno=fd)) for fd, name in inherited]
     own = [listener for listener in bound if not listener.inherited and _in_place(listener)]
     opened: list[Listener] = []
     try:
@@ -102,7 +103,7 @@ def recover(config: Config, returned: Sequence[tuple[int, str]]) -> tuple[list[L
     told = [(fd, label, stored) for fd, label in returned if (stored := store.read(fd, label))]
     listeners = [_returned(*each) for each in told]
     asked = [listeners[position] for position in wanted(config, [stored for _, _, stored in told])]
-    fit = [each for each in asked if _in_place(each) and _listens(each.socket)]
+    fit = [each for each in asked if _in_place(each) and system.is_listening(each.socket)]
     return fit, superseded(listeners, fit)
 
 
@@ -117,7 +118,7 @@ def accept_all(listener: Listener) -> Iterator[tuple[socket.socket, object]]:
     no more: under load ever new ones come behind."""
     for _ in range(SOMAXCONN):
         try:
-            yield listener.socket.accept()
+            yield system.accept(listener.socket)
         except OSError:
             return
 
@@ -142,7 +143,7 @@ def address_of(sock: socket.socket) -> Address:
 
 def _returned(fd: int, label: str, stored: Stored) -> Listener:
     """A listener of an earlier run; it has no table of this configuration yet."""
-    sock = socket.socket(fileno=fd)
+    sock = system.new_socket(fileno=fd)
     file = None if stored.file is None else FileId(*stored.file)
     table = Listen(name="", address=stored.address)
     return Listener("", sock, _told_port(stored.address, sock), False, table, file, label)
@@ -156,14 +157,9 @@ def _told_port(address: Address, sock: socket.socket) -> Address:
 def most_backlog() -> float:
     """The largest backlog that the kernel does not cut; infinity where that is hidden (ProcSubset=pid)."""
     try:
-        with open(SOMAXCONN_FILE) as file:
-            return int(file.read())
+        return int(system.read_file(SOMAXCONN_FILE))
     except OSError:
         return math.inf
-
-
-def _listens(sock: socket.socket) -> bool:
-    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def _in_place(listener: Listener) -> bool:
@@ -187,7 +183,7 @@ def _keep(table: Listen, before: Listener, config: Config) -> Listener:
 
     Whether a wildcard is dual-stack cannot change: that needs a new socket, and the old one is in its way.
     """
-    before.socket.listen(config.backlog)
+    system.listen(before.socket, config.backlog)
     if before.file is not None and table != before.table:
         with binding.named(table):
             binding.permit(before.address.path, *binding.permissions(table))
@@ -203,5 +199,5 @@ def _bind(table: Listen, config: Config) -> Listener:
             sock, file = binding.bind_path(address.path, mode=mode, uid=uid, gid=gid, backlog=config.backlog)
         else:
             sock = binding.bind_address(address, ipv6=config.ipv6, backlog=config.backlog)
-    stored = Stored(os.fstat(sock.fileno()).st_ino, config.ipv6, file, address)
+    stored = Stored(system.fstat(sock.fileno()).st_ino, config.ipv6, file, address)
     return Listener(table.name, sock, _told_port(address, sock), False, table, file, store.name(stored))

@@ -1,4 +1,4 @@
-"""What happens to a server that somebody may look for: each with a fixed MESSAGE_ID and a text to explain it.
+"""The events that an operator may search for, each with a fixed MESSAGE_ID and an explanation.
 
 The one table. `python tools/manual.py stardust.catalog` renders it for `journalctl -x`. An id, once
 released, never changes and never means anything else (sd-id128(3)). @NAME@ in a text is a field that all
@@ -21,27 +21,26 @@ class Event(NamedTuple):
 STARTED = Event(
     "9364bbdbb77d46a68ea6ed53e6382f18",
     "Server started",
-    """Every worker of generation @STARDUST_GENERATION@ has loaded the application, and requests are
-    served.""",
+    """All workers of generation @STARDUST_GENERATION@ have loaded the application and serve requests.""",
 )
 RELOADED = Event(
     "fc4d68812ad743bd9dd2540f4b943752",
     "Reload done",
-    """Generation @STARDUST_GENERATION@, with code and configuration as they are now, serves. The workers of
-    the one before it finish what they began, and leave.""",
+    """Generation @STARDUST_GENERATION@ serves, with the current code and configuration. The workers of the
+    generation before it finish their requests and exit.""",
 )
 RELOAD_FAILED = Event(
     "3eacda8dc9924ddbaa1acc37ce059991",
     "Reload failed",
-    """Generation @STARDUST_GENERATION@ could not take over. The one before it goes on serving, with the code
-    that it has loaded; nobody was disconnected. The message says why, with the application's traceback if
-    it was its code. Mend the cause and reload again.""",
+    """Generation @STARDUST_GENERATION@ could not take over. The generation before it keeps serving, with the
+    code that it has loaded; no client was disconnected. The message gives the reason, with the traceback if
+    the application's code is at fault. Fix the cause and reload again.""",
 )
 WORKER_DIED = Event(
     "fc85b6ebdfbe4154845b556d6598b8fa",
     "Worker @STARDUST_WORKER@ died",
-    """The process ended without having been asked to; another one takes its place. If it was serving a
-    request, that is lost, and STARDUST_REQUEST= names it.
+    """The process ended although nobody asked it to. Another worker replaces it. If it was serving a request,
+    that request is lost; STARDUST_REQUEST= names it.
 
     SIGSEGV, SIGABRT or SIGBUS point to a compiled module of the application; `coredumpctl` may know more. An
     exit code points to os._exit() in the application's code.""",
@@ -49,24 +48,25 @@ WORKER_DIED = Event(
 WORKER_TIMED_OUT = Event(
     "c7829c0e25b841958ef4c7ff88f06e01",
     "Worker @STARDUST_WORKER@ was stuck and is replaced",
-    """It ran a request for longer than request-timeout, or ran none and did not answer for longer than
-    heartbeat-timeout: then it was stopped, or waits for something in the kernel. The message ends with the
-    stacks of all threads of the process, which say where it hung. Another worker takes its place.""",
+    """It ran a request for longer than request-timeout. Or it ran no request and did not answer within
+    heartbeat-timeout: in that case something has stopped the process, or it waits for something in the
+    kernel. The message ends with the stacks of all its threads, which show where it hung. Another worker
+    replaces it.""",
 )
 OUT_OF_MEMORY = Event(
     "cd2839fbf65246a792c8d4a62c22e302",
-    "Worker @STARDUST_WORKER@ was killed for want of memory",
-    """The kernel killed the process because the machine or the unit (MemoryMax=) ran out of memory; another
-    one takes its place. If it was serving a request, that is lost, and STARDUST_REQUEST= names it.
+    "Worker @STARDUST_WORKER@ was killed because memory ran out",
+    """The kernel killed the process because the machine or the unit (MemoryMax=) ran out of memory. Another
+    worker replaces it. If it was serving a request, that request is lost; STARDUST_REQUEST= names it.
 
-    The kernel's own report is in `journalctl -k`. If memory grows with the number of requests served, a lower
-    max-reqs-per-child helps; if all workers are large, fewer of them (max-workers).""",
+    `journalctl -k` has the kernel's own report. If memory grows with the number of requests served, a lower
+    max-reqs-per-child helps. If all workers are large, have fewer of them (max-workers).""",
 )
 IDLE_EXIT = Event(
     "1ad252b30a304fd682e14c5176ab015b",
-    "Server stops, for nobody needs it",
-    """No request came for as long as idle-timeout says. systemd holds the sockets; the next connection
-    starts the service again.""",
+    "Server stops because it is idle",
+    """No request came for idle-timeout. systemd holds the sockets; the next connection starts the service
+    again.""",
 )
 
 EVENTS = (STARTED, RELOADED, RELOAD_FAILED, WORKER_DIED, WORKER_TIMED_OUT, OUT_OF_MEMORY, IDLE_EXIT)

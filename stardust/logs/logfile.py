@@ -64,7 +64,7 @@ class LogFile:
         except OSError as fault:
             self.dropped += sum(line.count(b"\n") for line in lines)
             if not self._broken:
-                self._log.warning(f"access log: cannot be written, lines are lost: {fault.strerror}")
+                self._log.warning(f"access log: cannot write, lines are lost: {fault.strerror}")
             self._broken = True
             return
         if self.dropped and not self._lines:

@@ -61,8 +61,8 @@ COMMAND_LINE = "command line"
 SHORTEST = 0.01
 """The least that a time limit may be: a limit of nothing would end every request."""
 
-APPLICATION = Section("Application", "What is served, and the interpreter and environment it runs in.")
-WORKERS = Section("Workers", "How many processes serve it, and how long each of them lives.")
+APPLICATION = Section("Application", "What the server runs, and the interpreter and environment it runs in.")
+WORKERS = Section("Workers", "How many processes serve requests, and how long each of them lives.")
 TIMES = Section(
     "Time limits",
     'Seconds, or text with a unit: "500ms", "30s", "5min", "2h".',
@@ -74,18 +74,20 @@ LIMITS = Section(
 )
 TLS = Section(
     "TLS",
-    "Encrypted connections, and who is who on them. What the files must be, how they are renewed while the "
-    "server runs, and what the application learns: docs/tls.md.",
+    "Encrypted connections and certificates. docs/tls.md says what the files must contain, how to renew "
+    "them while the server runs, and what the application learns.",
 )
-LOGS = Section("Logs", "What is written where. SIGUSR1 opens the files again after a rotation.")
-PROCESS = Section("Process", "The rights of the processes, and the way to the server at run time.")
+LOGS = Section("Logs", "What the server writes, and where. After a log rotation, SIGUSR1 reopens the files.")
+PROCESS = Section(
+    "Process", "The privileges of the processes, and the socket that controls the server at run time."
+)
 PROXY = Section(
     "Proxies",
-    "Who stands between the clients and the server, and what is believed of them.",
+    "Proxies between the clients and the server, and what the server believes of them.",
 )
 LISTENERS = Section(
     "Listeners",
-    "Where the server listens. Each listener is a table of its own, and the tables come last: in TOML every "
+    "Where the server listens. Each listener is a table of its own. The tables come last: in TOML, every "
     "key after a table's header belongs to that table.",
 )
 
@@ -105,11 +107,11 @@ class Listen:
         ADDRESS,
         default=None,
         help="where to listen: host:port, [v6]:port, :port, /path or @abstract",
-        text="""`:port` is the wildcard address, every interface. A path is a UNIX socket: a file left
-        behind by a server that is gone is replaced, one that somebody listens on is refused. `@name` is
-        an abstract UNIX socket, without a file. Sockets that systemd hands over are matched by name:
-        `FileDescriptorName=NAME` of the socket unit belongs to `[listen.NAME]`. The address is bound by
-        the server only if systemd hands over no socket of that name.""",
+        text="""`:port` listens on every interface. A path is a UNIX socket. If its file was left behind by a
+        server that no longer runs, the server replaces it; if another process listens on it, the server
+        refuses to start. `@name` is an abstract UNIX socket, which has no file. Sockets from systemd are
+        matched by name: `FileDescriptorName=NAME` of the socket unit belongs to `[listen.NAME]`. The server
+        binds the address only if systemd passes no socket of that name.""",
         unset="the socket comes from systemd",
     )
     mode: Optional[int] = setting(
@@ -119,7 +121,7 @@ class Listen:
         low=0,
         high=0o777,
         help="permissions of a UNIX socket's file",
-        text="""Whoever has write permission may connect. Text in octal, or a TOML number with `0o` before
+        text="""Users with write permission may connect. Write octal text, or a TOML number with `0o` before
         it.""",
         unset="0660",
     )
@@ -128,22 +130,23 @@ class Listen:
         TEXT,
         default="",
         help="owner of a UNIX socket's file, by name or number",
-        unset="the user who starts the server",
+        unset="the user that starts the server",
     )
     group: str = setting(
         LISTENERS,
         TEXT,
         default="",
         help="group of a UNIX socket's file, by name or number",
-        text="""The usual way to let a proxy in: `group = "www-data"` and `mode = "0660"`.""",
-        unset="the group of the user who starts the server",
+        text="""The usual way to let a proxy connect: `group = "www-data"` and `mode = "0660"`.""",
+        unset="the group of the user that starts the server",
     )
     ssl: Optional[bool] = setting(
         LISTENERS,
         OWN_SWITCH,
         default=None,
-        help="whether connections of this listener are TLS",
-        text="One server can have both: `ssl = true` in the table of port 443, none in that of 80.",
+        help="whether this listener speaks TLS",
+        text="""One server can do both: set `ssl = true` in the table for port 443, and leave it out in the
+        table for port 80.""",
         unset="as the server's ssl",
     )
     proxy_protocol: Optional[bool] = setting(
@@ -151,7 +154,7 @@ class Listen:
         OWN_SWITCH,
         default=None,
         help="whether trusted proxies begin their connections with a PROXY header",
-        text="As `proxy-protocol` of the server, for this listener alone.",
+        text="Like the server's `proxy-protocol`, for this listener alone.",
         unset="as the server's proxy-protocol",
     )
 
@@ -165,63 +168,63 @@ class Config:
         TEXT,
         default="",
         help="the WSGI application: module:callable, module:factory() or path/to/file.py[:name]",
-        text="""`myapp.wsgi:application` is the object `application` of the module `myapp.wsgi`;
-        `myapp:create_app()` is what that function returns; `srv/app.py` is a file, relative to `chdir`.
-        Without a name `application` is looked for, then `app`. On the command line the application is the
-        argument that is no flag.""",
-        unset="none; it must be given",
+        text="""`myapp.wsgi:application` is the object `application` of the module `myapp.wsgi`.
+        `myapp:create_app()` is what that function returns. `srv/app.py` is a file, relative to `chdir`.
+        Without a name, the server looks for `application`, then for `app`. On the command line, give the
+        application as the argument without a flag.""",
+        unset="none, it must be given",
     )
     python: str = setting(
         APPLICATION,
         COMMAND,
         default="",
         help="the interpreter that runs the application",
-        text="""Give the one of the application's virtual environment, `/srv/myapp/.venv/bin/python`. It
-        may be another version of Python than the server's, from 3.9 on, and needs nothing of the server
-        installed. A name without a slash is looked up on `PATH`.""",
+        text="""Give the interpreter of the application's virtual environment, such as
+        `/srv/myapp/.venv/bin/python`. Its version of Python may differ from the server's (3.9 or newer), and
+        it needs none of the server's packages. A name without a slash is looked up on `PATH`.""",
         unset="the server's own",
     )
     chdir: str = setting(
         APPLICATION,
         PATH,
         default="",
-        help="the directory the application runs in",
-        text="It is the first place that modules are imported from, after `pythonpath`.",
-        unset="where the server was started",
+        help="the working directory of the application",
+        text="Modules are imported from here first, after `pythonpath`.",
+        unset="the directory where the server was started",
     )
     pythonpath: tuple[str, ...] = setting(
         APPLICATION,
         TEXTS,
         default=(),
         help="directories to import from, before all others",
-        text="Relative to `chdir`.",
+        text="Relative paths start at `chdir`.",
     )
     env_file: tuple[str, ...] = setting(
         APPLICATION,
         FILES,
         default=(),
         help="files of NAME=VALUE lines for the application's environment",
-        text="""In the form python-dotenv reads, `${NAME}` included. They are read in order, and again
-        at every reload; later ones win over earlier ones, and all of them over the server's
-        environment. `credential:NAME` is what the unit of the service passes by
-        `LoadCredential=NAME:PATH`; the file at PATH may be root's alone.""",
+        text="""The format is that of python-dotenv, including `${NAME}`. The server reads the files in order,
+        and again at every reload. Later files override earlier ones, and all of them override the server's
+        environment. `credential:NAME` is the credential that the service's unit passes with
+        `LoadCredential=NAME:PATH`; only root needs to be able to read the file at PATH.""",
     )
     environment: tuple[tuple[str, str], ...] = setting(
         APPLICATION,
         PAIRS,
         default=(),
         help="variables of the application's environment",
-        text="""They win over `env-file`. Flags add to what the file says. Several variables read better
-        as a table of its own, `[environment]`, at the end of the file.""",
+        text="""They override `env-file`. Flags add to the variables of the file. If there are several
+        variables, write a table of its own, `[environment]`, at the end of the file.""",
     )
     preload: bool = setting(
         APPLICATION,
         SWITCH,
         default=True,
-        help="import the application once and fork the workers from that",
-        text="""Workers then share its memory and start in milliseconds. Turn it off for an application
-        that does not survive a fork because importing it starts threads or opens connections: every
-        worker then imports it for itself. A reload takes over new code in both cases.""",
+        help="import the application once, and fork the workers from it",
+        text="""The workers then share its memory and start in milliseconds. Turn it off if importing the
+        application starts threads or opens connections, and the application does not survive a fork: every
+        worker then imports it for itself. A reload loads new code in both cases.""",
     )
     max_workers: int = setting(
         WORKERS,
@@ -230,7 +233,7 @@ class Config:
         low=0,
         high=1000,
         help="worker processes",
-        text="""Each serves one request per thread at a time, and is not held up by slow clients. 0 serves
+        text="""Each worker serves one request per thread at a time. Slow clients do not hold it up. 0 serves
         from a single process that never forks, for debugging.""",
     )
     threads: int = setting(
@@ -240,10 +243,10 @@ class Config:
         low=1,
         high=1024,
         help="application threads of a worker",
-        text="""With 1 the application never sees a second thread of the server's (`wsgi.multithread` is
-        false): one of the server's own gives connections to other workers while it works, and never
-        calls it. More suit an application that mostly waits for others and is safe to run in
-        threads.""",
+        text="""With 1, the application never runs in a second thread of the server (`wsgi.multithread` is
+        false). The worker has another thread, which gives connections to other workers while the application
+        works, but it never calls the application. Set more for an application that mostly waits for other
+        services and is thread-safe.""",
     )
     max_reqs_per_child: int = setting(
         WORKERS,
@@ -251,16 +254,16 @@ class Config:
         default=1000,
         low=0,
         help="requests a worker serves before it is replaced",
-        text="""It bounds what a slow leak can take. No request is lost by it: at the limit the worker
-        accepts nothing more, and serves the connections it has. 0: no limit.""",
+        text="""This limits the effect of a slow memory leak. No request is lost: at the limit, the worker
+        accepts no more connections and serves those it has. 0: no limit.""",
     )
     min_reqs_per_child: int = setting(
         WORKERS,
         COUNT,
         default=0,
         low=0,
-        help="if set, each worker draws its limit from here to max-reqs-per-child",
-        text="""Workers that were started together are then not replaced together. 0: all have the same
+        help="if set, each worker draws its limit between this and max-reqs-per-child",
+        text="""So workers that started together are not replaced together. 0: all workers have the same
         limit.""",
     )
     spawn_interval: float = setting(
@@ -269,8 +272,8 @@ class Config:
         default=0.0,
         low=0,
         high=HOUR,
-        help="least pause between two starts of a worker",
-        text="A reload exchanges one worker per pause. 0: no pause.",
+        help="shortest time between two starts of a worker",
+        text="A reload replaces one worker per interval. 0: no delay.",
     )
     main_process_delay: float = setting(
         WORKERS,
@@ -278,8 +281,8 @@ class Config:
         default=0.1,
         low=SHORTEST,
         high=MINUTE,
-        help="least pause before a worker that died is replaced",
-        text="It doubles, up to 30 seconds, while workers go on dying.",
+        help="shortest time before a worker that died is replaced",
+        text="The delay doubles, up to 30 seconds, while workers keep dying.",
     )
     timeout: float = setting(
         TIMES,
@@ -287,8 +290,9 @@ class Config:
         default=300.0,
         low=SHORTEST,
         high=DAY,
-        help="how long a client may neither send nor take a byte",
-        text="It starts anew with every byte, while a body comes in and while a response goes out.",
+        help="how long a client may neither send nor read a byte",
+        text="""The time starts again with every byte, while a request's body arrives and while a response is
+        sent.""",
     )
     header_timeout: float = setting(
         TIMES,
@@ -297,7 +301,7 @@ class Config:
         low=SHORTEST,
         high=DAY,
         help="how long the whole head of a request may take",
-        text="Beyond it the client is answered 408.",
+        text="After that the client gets a 408.",
     )
     handshake_timeout: float = setting(
         TIMES,
@@ -305,9 +309,9 @@ class Config:
         default=10.0,
         low=SHORTEST,
         high=DAY,
-        help="how long what comes before HTTP may take",
-        text="""That is the TLS handshake (`ssl`), and the PROXY header before it (`proxy-protocol`), both
-        together. Beyond it the connection is closed, without an answer.""",
+        help="how long everything before HTTP may take",
+        text="""That is the PROXY header (`proxy-protocol`) and the TLS handshake (`ssl`) together. After that
+        the server closes the connection without an answer.""",
     )
     keepalive_timeout: float = setting(
         TIMES,
@@ -315,9 +319,9 @@ class Config:
         default=2.0,
         low=SHORTEST,
         high=DAY,
-        help="how long an idle connection is kept for its next request",
-        text="""An idle connection holds no worker. Behind a proxy set more than the proxy keeps its idle
-        connections, so that the proxy is the one that closes.""",
+        help="how long an idle connection waits for its next request",
+        text="""An idle connection does not occupy a worker. Behind a proxy, set more than the time for which
+        the proxy keeps idle connections, so that the proxy is the one that closes them.""",
     )
     request_timeout: float = setting(
         TIMES,
@@ -326,9 +330,9 @@ class Config:
         low=0,
         high=DAY,
         help="how long the application may work on a request",
-        text="""Beyond it the stacks of all threads of the worker are logged and the worker is replaced;
-        the client gets no answer. Connections beside it have gone to other workers long before. 0: no
-        limit.""",
+        text="""After that the server logs the stacks of all threads of the worker and replaces the worker;
+        the client gets no answer. Other connections of the worker have gone to other workers long before. 0:
+        no limit.""",
     )
     boot_timeout: float = setting(
         TIMES,
@@ -337,7 +341,7 @@ class Config:
         low=SHORTEST,
         high=DAY,
         help="how long the application may take to load",
-        text="Beyond it the start, or the reload, has failed.",
+        text="After that the start, or the reload, has failed.",
     )
     graceful_timeout: float = setting(
         TIMES,
@@ -346,7 +350,7 @@ class Config:
         low=0,
         high=DAY,
         help="how long a worker that leaves may take to finish its requests",
-        text="On stop, reload and replacement. Beyond it the worker is killed.",
+        text="Applies to a stop, a reload, and the replacement of a worker. After that the worker is killed.",
     )
     heartbeat_timeout: float = setting(
         TIMES,
@@ -355,7 +359,7 @@ class Config:
         low=0,
         high=DAY,
         help="how long an idle worker may leave a ping unanswered",
-        text="Beyond it the worker is replaced. 0: no limit.",
+        text="After that the worker is replaced. A worker that runs a request gets no pings. 0: no limit.",
     )
     idle_timeout: float = setting(
         TIMES,
@@ -363,12 +367,12 @@ class Config:
         default=0.0,
         low=0,
         high=DAY,
-        help="how long nobody may be connected before the server ends by itself",
-        text="""The next connection starts it again. So it has an effect only if systemd handed over every
-        listener (systemd.socket(5)), and not with `max-workers = 0`. A connection that waits for its next
-        request counts too, and none is lost: who comes while the server leaves is served by the next
-        start. The exit code is 0, so the unit must not say `Restart=always`. 0: it never ends by
-        itself.""",
+        help="how long nobody may be connected before the server exits",
+        text="""The next connection starts the server again. So this works only if systemd passes all
+        listeners (systemd.socket(5)), and not with `max-workers = 0`. A connection that waits for its next
+        request counts as connected. No connection is lost: if a client connects while the server exits, the
+        next start serves it. The exit code is 0, so the unit must not have `Restart=always`. 0: the server
+        never exits by itself.""",
     )
     max_keepalive_reqs: int = setting(
         LIMITS,
@@ -376,8 +380,8 @@ class Config:
         default=1,
         low=0,
         help="requests on one connection",
-        text="""1 closes every connection after its first response; 0: no limit. Do raise it where clients
-        or a proxy can make use of it: idle connections hold no worker.""",
+        text="""1 closes every connection after its first response; 0: no limit. Raise it if clients or a
+        proxy reuse connections: idle connections do not occupy a worker.""",
     )
     max_request_line: int = setting(
         LIMITS,
@@ -386,7 +390,7 @@ class Config:
         low=64,
         high=MIB,
         help="longest request line",
-        text="Beyond it the client is answered 414.",
+        text="A client that exceeds it gets a 414.",
     )
     max_header_count: int = setting(
         LIMITS,
@@ -395,7 +399,7 @@ class Config:
         low=1,
         high=10000,
         help="most header fields of a request",
-        text="Beyond it the client is answered 431.",
+        text="A client that exceeds it gets a 431.",
     )
     max_header_bytes: int = setting(
         LIMITS,
@@ -403,8 +407,8 @@ class Config:
         default=32 * KIB,
         low=256,
         high=16 * MIB,
-        help="largest head of a request, the request line included",
-        text="Beyond it the client is answered 431.",
+        help="largest head of a request, including the request line",
+        text="A client that exceeds it gets a 431.",
     )
     max_body: int = setting(
         LIMITS,
@@ -413,8 +417,8 @@ class Config:
         low=0,
         high=PIB,
         help="largest body of a request",
-        text="""Beyond it the client is answered 413. A body is read whole before the application is
-        called; past 1 MiB it waits in an unlinked temporary file. 0: no limit.""",
+        text="""A client that exceeds it gets a 413. The server reads a body completely before it calls the
+        application; beyond 1 MiB, the body waits in an unlinked temporary file. 0: no limit.""",
     )
     max_response_buffer: int = setting(
         LIMITS,
@@ -422,8 +426,8 @@ class Config:
         default=GIB,
         low=0,
         high=PIB,
-        help="how much of a response is kept for a slow reader before the application waits",
-        text="Past 1 MiB it waits in an unlinked temporary file.",
+        help="how much of a response is buffered for a slow reader before the application must wait",
+        text="Beyond 1 MiB, it waits in an unlinked temporary file.",
     )
     max_buffer_memory: int = setting(
         LIMITS,
@@ -431,9 +435,9 @@ class Config:
         default=64 * MIB,
         low=0,
         high=PIB,
-        help="memory of a worker for all bodies and responses that wait",
-        text="""What does not fit waits in unlinked temporary files. 8 KiB of each are not counted, nor is
-        what the application itself holds.""",
+        help="memory of a worker for all waiting bodies and responses",
+        text="""The rest waits in unlinked temporary files. The first 8 KiB of each are not counted, and
+        neither is what the application itself holds.""",
     )
     min_body_rate: int = setting(
         LIMITS,
@@ -441,10 +445,10 @@ class Config:
         default=240,
         low=0,
         high=GIB,
-        help="least bytes a second of a request's body",
-        text="""On average, since the head was complete; the first 5 seconds are free, and a worker looks
-        every 5 seconds. Beyond it the client is answered 408. Time in which the worker itself does not
-        read counts for nobody. 0: no limit.""",
+        help="lowest average rate of a request's body, in bytes per second",
+        text="""The average counts from the end of the head. The first 5 seconds are free, and a worker checks
+        every 5 seconds. A client that is slower gets a 408. Time during which the worker itself does not read
+        does not count. 0: no limit.""",
     )
     min_response_rate: int = setting(
         LIMITS,
@@ -452,10 +456,10 @@ class Config:
         default=240,
         low=0,
         high=GIB,
-        help="least bytes a second that a client takes of a response that waits for it",
-        text="""On average, since all of the response was there; the first 20 seconds are free, for a slow
-        client takes its bytes in few large steps. Beyond it the connection is reset. An application that
-        sends slowly is not concerned. 0: no limit.""",
+        help="lowest average rate at which a client reads a waiting response, in bytes per second",
+        text="""The average counts from the moment when the whole response is available. The first 20 seconds
+        are free, because a slow client reads its bytes in a few large steps. If a client is slower, the
+        server resets the connection. An application that sends slowly is not affected. 0: no limit.""",
     )
     max_connections: int = setting(
         LIMITS,
@@ -463,10 +467,10 @@ class Config:
         default=10000,
         low=0,
         help="connections of a worker",
-        text="""At the limit the one that has been idle longest makes room for a new one. While none is
-        idle, new ones wait for another worker, or in the kernel. A worker never takes more than its
-        descriptors allow (`LimitNOFILE=`), less an eighth and 32 of them for temporary files and the
-        application. 0: as many as these allow.""",
+        text="""At the limit, the connection that has been idle longest makes room for a new one. If none is
+        idle, new connections wait for another worker, or in the kernel. A worker never accepts more
+        connections than its descriptors allow (`LimitNOFILE=`); an eighth of them and 32 more are kept for
+        temporary files and the application. 0: as many as the descriptors allow.""",
     )
     max_connections_per_peer: int = setting(
         LIMITS,
@@ -474,65 +478,66 @@ class Config:
         default=0,
         low=0,
         help="connections of a worker with one client address",
-        text="""One more is answered 503 and closed, whatever it asks for. An IPv6 network of 64 bits
-        counts as one address. Connections over UNIX sockets and of `trusted-proxies` are not
-        counted, and those that another worker gives away are never refused. Not behind a proxy that is
-        not trusted, whose address is that of all clients. 0: no limit.""",
+        text="""One more gets a 503, whatever it asks for, and is closed. An IPv6 network of 64 bits counts as
+        one address. Connections over UNIX sockets and of `trusted-proxies` do not count, and connections
+        given by another worker are never refused. Do not set this behind a proxy that is not trusted: all
+        clients then have the address of the proxy. 0: no limit.""",
     )
     underscore_headers: str = setting(
         LIMITS,
         CHOICE,
         default="drop",
         choices=("drop", "refuse"),
-        help="what becomes of request header fields with an underscore in their name",
-        text="""An application could not tell `X_User` from `X-User`, which a proxy may vouch for. `drop`:
-        it does not see them. `refuse`: the client is answered 400.""",
+        help="what happens to request header fields with an underscore in their name",
+        text="""An application cannot tell `X_User` from `X-User`, which a proxy may vouch for. `drop`: the
+        application does not see such fields. `refuse`: the client gets a 400.""",
     )
     ssl: bool = setting(
         TLS,
         SWITCH,
         default=False,
-        help="speak TLS at every listener that does not say otherwise",
-        text="""A listener says otherwise by `ssl` in its table. TLS connections cannot move from worker
-        to worker: docs/tls.md says when that matters.""",
+        help="speak TLS at every listener that does not set its own ssl",
+        text="""A listener sets its own by `ssl` in its table. TLS connections cannot move from worker to
+        worker: docs/tls.md says when that matters.""",
     )
     ssl_cert_file: tuple[str, ...] = setting(
         TLS,
         FILES,
         default=(),
-        help="the certificate, in PEM, with those of its issuers behind it",
-        text="""Several are served by the name that a client asks for (SNI); the first is for whoever asks
-        for none of them. Files that change are read again for new connections.""",
+        help="the certificate, in PEM, followed by those of its issuers",
+        text="""If there are several certificates, the name that a client asks for (SNI) selects one; the
+        first serves clients that ask for none of the names. If a file changes, new connections use the new
+        certificate.""",
     )
     ssl_key_file: tuple[str, ...] = setting(
         TLS,
         FILES,
         default=(),
-        help="the private key of the certificate, in PEM; of several, in the same order",
-        text="""Nobody but its owner and group may be allowed to read it. Unset, each certificate file has
-        its key in it.""",
+        help="the private key of the certificate, in PEM; several in the same order as the certificates",
+        text="""Only its owner and group may have permission to read it. If this is not set, each certificate
+        file also contains its key.""",
     )
     ssl_key_password_file: str = setting(
         TLS,
         FILE,
         default="",
         help="file whose first line is the password of the private keys",
-        unset="none; the keys are not encrypted",
+        unset="none, the keys are not encrypted",
     )
     ssl_ca_file: str = setting(
         TLS,
         FILE,
         default="",
         help="certificates of authorities, in PEM",
-        text="""They complete the chain of a certificate whose file has no issuers in it, and client
-        certificates must come from them, unless there is `ssl-client-ca-file`.""",
+        text="""They complete the chain of a certificate whose file lacks its issuers. Client certificates
+        must come from them, unless `ssl-client-ca-file` is set.""",
         unset="none",
     )
     ssl_client_ca_file: str = setting(
         TLS,
         FILE,
         default="",
-        help="certificates of the authorities that client certificates must come from, in PEM",
+        help="certificates of the authorities that may issue client certificates, in PEM",
         unset="those of ssl-ca-file",
     )
     ssl_verify_mode: str = setting(
@@ -540,40 +545,41 @@ class Config:
         VERIFICATION,
         default="none",
         choices=("none", "optional", "required"),
-        help="whether clients are asked for a certificate",
-        text="""`optional`: they may have none, but not a wrong one. The application finds in
-        `SSL_CLIENT_VERIFY` what came of it. The numbers are those of the original: 0, 1, 3.""",
+        help="whether the server asks clients for a certificate",
+        text="""`optional`: a client may have no certificate, but not an invalid one. `SSL_CLIENT_VERIFY`
+        tells the application the result. You may also write the numbers of the Perl server: 0, 1, 3.""",
     )
     ssl_min_version: str = setting(
         TLS,
         CHOICE,
         default="1.2",
         choices=("1.2", "1.3"),
-        help="least version of TLS that is spoken",
-        text="Older ones than 1.2 are not (RFC 8996).",
+        help="oldest version of TLS that is allowed",
+        text="Versions before 1.2 cannot be allowed (RFC 8996).",
     )
     ssl_ciphers: str = setting(
         TLS,
         TEXT,
         default="ECDHE+AESGCM:ECDHE+CHACHA20",
         help="ciphers of TLS 1.2, as a list for OpenSSL (openssl-ciphers(1))",
-        text="""The default are those with forward secrecy and authenticated encryption. TLS 1.3 has its
-        own, all of that kind.""",
+        text="""The default list has ciphers with forward secrecy and authenticated encryption only. TLS 1.3
+        has its own ciphers, all of that kind.""",
     )
     log_level: str = setting(
         LOGS,
         CHOICE,
         default="info",
         choices=("debug", "info", "warning", "error", "critical"),
-        help="least severity of what the server reports",
-        text="Reports go to standard error, and to the journal where systemd has connected it.",
+        help="lowest severity of messages that the server logs",
+        text="""Messages go to standard error, and to the journal if systemd has connected standard error to
+        it.""",
     )
     access_log: str = setting(
         LOGS,
         PATH,
         default="",
-        help="""file that gets a line for every request; "-" is standard output""",
-        text="Refused and killed requests appear too.",
+        help="""file that gets one line per request; "-" is standard output""",
+        text="Refused requests, and those whose worker was killed, have a line too.",
         unset="no access log",
     )
     access_log_format: str = setting(
@@ -581,23 +587,24 @@ class Config:
         CHOICE,
         default="combined",
         choices=("common", "combined", "json"),
-        help="form of the access log's lines",
-        text="`common` and `combined` are Apache's; `json` is one object a line.",
+        help="format of the lines of the access log",
+        text="`common` and `combined` are Apache's formats; `json` is one object per line.",
     )
     user: str = setting(
         PROCESS,
         TEXT,
         default="",
         help="user the application runs as, by name or number",
-        text="For a server that root starts. Under systemd prefer `User=` or `DynamicUser=` of the unit.",
-        unset="the user who starts the server",
+        text="""For a server started by root. Under systemd, use `User=` or `DynamicUser=` of the unit
+        instead.""",
+        unset="the user that starts the server",
     )
     group: str = setting(
         PROCESS,
         TEXT,
         default="",
         help="group the application runs as, by name or number",
-        unset="the group of user, or of the one who starts the server",
+        unset="the group of `user`, or of the user that starts the server",
     )
     umask: Optional[int] = setting(
         PROCESS,
@@ -605,19 +612,19 @@ class Config:
         default=None,
         low=0,
         high=0o777,
-        help="permissions that files of the application do not get",
-        text="Text in octal, or a TOML number with `0o` before it.",
-        unset="as inherited",
+        help="permissions that new files of the application do not get",
+        text="Write octal text, or a TOML number with `0o` before it.",
+        unset="inherited",
     )
     control_socket: str = setting(
         PROCESS,
         PATH,
         default="",
         reload=False,
-        help="the socket that stardustctl talks to",
-        text="""Unset, it is `control` in `$RUNTIME_DIRECTORY`; without such a directory, a file named
-        after the configuration file in `/run/stardust` (root) or `$XDG_RUNTIME_DIR/stardust` (others).
-        Without a configuration file either there is none, and the signals remain.""",
+        help="the socket that stardustctl connects to",
+        text="""Unset, it is `control` in `$RUNTIME_DIRECTORY`. Without that directory, it is a
+        file named after the configuration file, in `/run/stardust` (root) or `$XDG_RUNTIME_DIR/stardust`
+        (others). Without a configuration file as well, there is no control socket, only signals.""",
     )
     backlog: int = setting(
         LISTENERS,
@@ -625,51 +632,52 @@ class Config:
         default=2048,
         low=1,
         high=65535,
-        help="connections the kernel keeps waiting for a listener",
-        text="""The kernel cuts it to `net.core.somaxconn`. Sockets from systemd bring their own
+        help="connections that may wait in the kernel for a listener",
+        text="""The kernel reduces it to `net.core.somaxconn`. Sockets from systemd have their own value
         (`Backlog=` of the socket unit).""",
     )
     ipv6: bool = setting(
         LISTENERS,
         SWITCH,
         default=True,
-        help="let the wildcard address take IPv6 as well as IPv4",
-        text="Off, `:port` takes IPv4 only, and an IPv6 address is refused.",
+        help="let the wildcard address accept IPv6 as well as IPv4",
+        text="If off, `:port` accepts IPv4 only, and an IPv6 address is an error.",
     )
     store_connections: bool = setting(
         LISTENERS,
         SWITCH,
         default=False,
-        help="let idle connections outlive a restart of the service",
-        text="""A server that stops gives connections without a request to systemd, and the next start
-        takes them up: `systemctl restart` then ends no connection. Clients wait through it, and so does
-        what they send. It takes a place in the unit's descriptor store for each connection, and one
-        more: `FileDescriptorStoreMax=`. systemd closes what does not fit, and at the end of `systemctl
-        stop` all of it, without the moment for one more request that an idle connection is left
-        otherwise. Not without systemd, after a crash, or with `max-workers = 0`.""",
+        help="keep idle connections open through a restart of the service",
+        text="""When the server stops, it gives its idle connections to systemd, and the next start takes them
+        back: `systemctl restart` then closes no connection. Clients, and what they send meanwhile, wait for
+        the start. Each connection takes a place in the unit's descriptor store (`FileDescriptorStoreMax=`),
+        and all of them together one more. systemd closes what does not fit. At the end of `systemctl stop` it
+        closes all of them, without the time for one more request that idle connections have otherwise. This
+        does not work without systemd, after a crash, or with `max-workers = 0`.""",
     )
     trusted_proxies: tuple[str, ...] = setting(
         PROXY,
         PROXIES,
         default=(),
-        help="""the proxies that are believed about their clients: addresses, networks, "unix:\"""",
-        text="""`"unix:"` is whoever connects by a UNIX socket. What `forwarded-headers` names is believed
-        if it comes from one of these, and removed if it comes from anybody else, as are all fields that
-        pretend to know the client (X-Real-IP and its like). List the proxies, not the networks that
-        clients come from: a client in a listed network can name any address.""",
+        help="""proxies that the server believes about their clients: addresses, networks, "unix:\"""",
+        text="""`"unix:"` is everybody who connects over a UNIX socket. The server believes the fields of
+        `forwarded-headers` if they come from one of these proxies. It removes them if they come from anybody
+        else, and with them all other fields that claim to know the client (X-Real-IP and the like). List the
+        proxies, not the networks that clients come from: a client in a listed network can claim any
+        address.""",
         unset="nobody is believed",
     )
     forwarded_headers: tuple[str, ...] = setting(
         PROXY,
         HEADERS,
         default=FORWARDED_HEADERS[:2],
-        help="the header fields by which trusted proxies tell of their clients",
-        text="""Name those that your proxies set on every request, and no others: what a proxy does not
-        set, it passes on as the client sent it. `x-forwarded-for` becomes REMOTE_ADDR,
-        `x-forwarded-proto` wsgi.url_scheme and HTTPS, `x-forwarded-host` HTTP_HOST and SERVER_NAME,
-        `x-forwarded-port` SERVER_PORT, `x-forwarded-prefix` SCRIPT_NAME, which is taken off PATH_INFO if
-        it is there. `forwarded`, alone, is the field of RFC 7239, which has address, scheme and host in
-        one. What cannot be understood is answered 400.""",
+        help="the header fields by which trusted proxies describe their clients",
+        text="""Name the fields that your proxies set on every request, and no others: a proxy that does not
+        set a field passes on what the client sent. `x-forwarded-for` sets REMOTE_ADDR, `x-forwarded-proto`
+        wsgi.url_scheme and HTTPS, `x-forwarded-host` HTTP_HOST and SERVER_NAME, `x-forwarded-port`
+        SERVER_PORT. `x-forwarded-prefix` sets SCRIPT_NAME, which is removed from PATH_INFO if it is there.
+        `forwarded`, which must stand alone, is the field of RFC 7239 with address, scheme and host in one. If
+        the server cannot understand a field, the answer is 400.""",
     )
     proxy_hops: int = setting(
         PROXY,
@@ -677,22 +685,21 @@ class Config:
         default=0,
         low=0,
         high=100,
-        help="how many proxies there are one behind the other, 0 if their addresses tell",
-        text="""0 walks the addresses in X-Forwarded-For, or Forwarded, from the last to the first, over
-        those of `trusted-proxies`, and believes the first that is none of them. A number is for proxies
-        whose addresses nobody knows beforehand: N takes the Nth address from the end. It is right only
-        if no client can go around one of them.""",
+        help="number of proxies in a row, 0 to recognize them by their addresses",
+        text="""0 reads the addresses in X-Forwarded-For, or Forwarded, from the last to the first, skips
+        those of `trusted-proxies`, and takes the first other one as the client. A number N is for proxies
+        whose addresses you do not know: it takes the Nth address from the end. Use it only if no client can
+        bypass one of the proxies.""",
     )
     proxy_protocol: bool = setting(
         PROXY,
         SWITCH,
         default=False,
         help="whether trusted proxies begin their connections with a PROXY header",
-        text="""Version 1 or 2 of the PROXY protocol: `send-proxy` of HAProxy, `proxy_protocol on` of
-        nginx's stream module. On, a connection from one of `trusted-proxies` that begins otherwise is
-        closed, and REMOTE_ADDR and REMOTE_PORT are what the header says. A header from anybody else is
-        answered 400, like all that is no request. A listener can have its own: `proxy-protocol` of
-        `[listen.NAME]`.""",
+        text="""Version 1 or 2 of the PROXY protocol: `send-proxy` of HAProxy, `proxy_protocol on` of nginx's
+        stream module. If set, REMOTE_ADDR and REMOTE_PORT are those of the header. A connection from one of
+        `trusted-proxies` without a header is closed. A header from anybody else gets a 400, like everything
+        that is not a request. `proxy-protocol` in `[listen.NAME]` sets this for one listener.""",
     )
     listen: tuple[Listen, ...] = ()
     """Empty: the sockets systemd hands over, and without any `DEFAULT_ADDRESS`."""

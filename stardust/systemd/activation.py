@@ -106,8 +106,8 @@ def announced(environ: Mapping[str, str], pid: int) -> int:
     # look like success, so it is an error here.
     if count and meant_for != pid:
         raise ActivationError(
-            f"LISTEN_PID={meant_for}, but this is process {pid}: systemd handed the sockets to another one; "
-            "a wrapper forked: let it replace itself instead (exec stardust …)"
+            f"LISTEN_PID={meant_for}, but this is process {pid}: systemd passed the sockets to another "
+            "process; if a wrapper script starts stardust, let it use exec (exec stardust …)"
         )
     return count
 
@@ -115,7 +115,9 @@ def announced(environ: Mapping[str, str], pid: int) -> int:
 def _number(environ: Mapping[str, str], key: str) -> int:
     value = environ.get(key)
     if value is None:
-        raise ActivationError(f"LISTEN_FDS is set without {key}: whoever hands sockets over must set both")
+        raise ActivationError(
+            f"LISTEN_FDS is set without {key}: the program that passes the sockets must set both"
+        )
     if not (value.isascii() and value.isdigit()):
         raise ActivationError(f"{key}={value!r}: must be a whole number")
     return int(value)
@@ -124,10 +126,10 @@ def _number(environ: Mapping[str, str], key: str) -> int:
 def _refused(error: OSError, count: int, environ: Mapping[str, str]) -> str:
     """What libsystemd means by a bare error number."""
     if error.errno == errno.EBADF:
-        return f"LISTEN_FDS={count}: descriptors {FIRST} to {FIRST + count - 1} must be open, but not all are"
+        return f"LISTEN_FDS={count}: descriptors {FIRST} to {FIRST + count - 1} must all be open"
     names = environ.get("LISTEN_FDNAMES")
     if error.errno == errno.EINVAL and names is not None:
-        return f"LISTEN_FDS={count}, LISTEN_FDNAMES={names!r}: must hold as many names, separated by colons"
+        return f"LISTEN_FDS={count}, LISTEN_FDNAMES={names!r}: must be as many names, separated by colons"
     return f"LISTEN_FDS={count}: {os.strerror(error.errno or 0)}"
 
 

@@ -5,10 +5,10 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from stardust.base import system
 from stardust.base.errors import ConfigError
 from stardust.settings.table import COMMAND_LINE, Config
 from stardust.tls.certificate import Certificate, pems, read
@@ -40,7 +40,7 @@ def look_at(paths: Sequence[str]) -> Look:
 
 def _status(path: str) -> object:
     try:
-        found = os.stat(path)
+        found = system.stat(path)
     except PermissionError:
         return UNSEEN
     except OSError as fault:
@@ -64,7 +64,7 @@ class Files:
         key_setting = "ssl-key-file" if self._config.ssl_key_file else "ssl-cert-file"
         key = self._read(key_setting, key_path)
         if _KEY not in key:
-            raise self._wrong(key_setting, f"{key_path}: there is no private key in it, in PEM")
+            raise self._wrong(key_setting, f"{key_path}: it contains no private key in PEM")
         return Pair(chain[0], b"\n".join([*parts, b""]), key, self._password())
 
     def authorities(self) -> str:
@@ -89,7 +89,7 @@ class Files:
     def _certificates(self, key: str, path: str) -> list[bytes]:
         found = pems(self._read(key, path))
         if not found:
-            raise self._wrong(key, f"{path}: there is no certificate in it, in PEM")
+            raise self._wrong(key, f"{path}: it contains no certificate in PEM")
         for number, pem in enumerate(found, 1):
             try:
                 read(pem)
@@ -103,8 +103,7 @@ class Files:
 
     def _read(self, key: str, path: str) -> bytes:
         try:
-            with open(path, "rb") as file:
-                return file.read(_MOST_FILE)
+            return system.read_file(path, _MOST_FILE)
         except OSError as fault:
             raise self._wrong(key, f"{path}: cannot be read: {fault.strerror}") from None
 

@@ -21,7 +21,6 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import os
 import ssl
 import sys
 import time
@@ -29,6 +28,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Optional
 
+from stardust.base import system
 from stardust.base.errors import ConfigError
 from stardust.logs.log import Log
 from stardust.settings.table import COMMAND_LINE, Config
@@ -52,9 +52,12 @@ _OPTIONS = (
 @contextmanager
 def _at_a_path(data: bytes) -> Iterator[str]:
     """A path where `data` is, for a library that reads files only. It is nowhere but in memory."""
-    with open(os.memfd_create("stardust"), "w+b", buffering=0) as file:
-        file.write(data)
-        yield f"/proc/self/fd/{file.fileno()}"
+    memory = system.memfd_create("stardust")
+    try:
+        system.write_all(memory, data)
+        yield f"/proc/self/fd/{memory}"
+    finally:
+        system.close(memory)
 
 
 class Session(ssl.SSLObject):
@@ -187,7 +190,7 @@ class Identities:
         seen = look_at(self._authorities)
         if seen != self._seen and UNSEEN not in seen:
             self._seen = seen
-            log.warning(f"{' or '.join(self._authorities)} has changed; a reload takes the authorities over")
+            log.warning(f"{' or '.join(self._authorities)} has changed; reload to use the new authorities")
 
     def _name(self) -> None:
         """Who presents which name: of several certificates with one name, the first."""

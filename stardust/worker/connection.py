@@ -12,7 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Sequence
-from typing import BinaryIO, Optional, Protocol, Union
+from typing import BinaryIO, NamedTuple, Optional, Protocol, Union
 
 from stardust.base import system
 from stardust.base.address import Address
@@ -21,19 +21,14 @@ from stardust.base.errors import ClientGone
 from stardust.http1.body import BodyReader
 from stardust.http1.head import Head
 from stardust.ipc.handoff import MOST_DATA
-from stardust.worker.admission import Peer
 from stardust.worker.deadlines import Waiting
+from stardust.worker.life import READING, SENDING
 from stardust.worker.outbox import Outbox
 from stardust.worker.pace import RESPONSE_GRACE, Pace
 from stardust.worker.stream import Stream
 from stardust.wsgi.environ import Environ
 from stardust.wsgi.gateway import Exchange
 from stardust.wsgi.input import Spool
-
-GREETING, READING, SERVING, SENDING, LINGERING = range(5)
-"""What a connection is about: what comes before HTTP is not over; a head or a body is to come; the
-application has it; a response is to be sent to a slow reader; the response that ends it was sent, and what
-the client still sends is ignored."""
 
 _RST = b"\x01\0\0\0\0\0\0\0"  # struct linger { on = 1, seconds = 0 }: close(2) resets the connection
 
@@ -53,79 +48,98 @@ def labelled(host: str) -> bytes:
     return b"%s " % (host.encode("ascii", "replace") or b"-")
 
 
+class Terms(NamedTuple):
+    """What is the same for all connections of a listener. `most_unsent`: bytes that may wait for a slow
+    reader before the application does; `patience`: seconds that one send may make no progress; `least_rate`:
+    bytes a second that must be taken meanwhile, on average, 0 for any; `budget`: of memory for what waits."""
+
+    listener: Address
+    most_unsent: int
+    patience: float
+    least_rate: int = 0
+    budget: Budget = UNLIMITED
+
+
+class Incoming:
+    """A body on its way in, with what reads and what keeps it. `raw`: what came of its request, head and all;
+    None when that became too much to be handed over."""
+
+    __slots__ = ("raw", "reader", "spool")
+
+    def __init__(self, reader: BodyReader, spool: Spool, raw: Union[bytes, bytearray]) -> None:
+        self.reader = reader
+        self.spool = spool
+        self.raw: Union[bytes, bytearray, None] = raw if len(raw) <= MOST_DATA else None
+
+    @property
+    def received(self) -> int:
+        """Bytes of it that have come."""
+        return self.reader.received
+
+    def keep_raw(self, data: bytes) -> None:
+        """More has come of its request."""
+        if self.raw is None or len(self.raw) + len(data) > MOST_DATA:
+            self.raw = None
+        else:
+            self.raw = self.raw if isinstance(self.raw, bytearray) else bytearray(self.raw)
+            self.raw += data
+
+
 class Connection:
     """`began`: when the first byte of the request came (0: none yet); `requests`: how many it carried so far;
     `environ`: what holds for all of them; `content`: the body of a request that is all here, and `consumed`
     how much of `buffer` it takes up until it begins; `interest`: what epoll watches it for, 0 for nothing;
     `greetings`: what comes before HTTP, in this order; `movable`: another worker could go on with it;
-    `queue`: where it waits for its deadline; `raw`: what came of a request while its body is incomplete, None
-    when that became too much to be handed over; `note`: what went wrong, for the access log; `pace`: of the
-    body or response that is on its way, None while nobody looks at it; `left_first`: bytes that the client
-    had not taken when the response was complete; `counted`: the peer that it is counted for, "" for
-    nobody; `told`: whether its heads tell of another client, because its peer is a trusted proxy."""
+    `queue`: where it waits for its deadline; `note`: what went wrong, for the access log; `pace`: of the body
+    or response that is on its way, None while nobody looks at it; `by_proxy`: whether its heads tell of
+    another client, because its peer is a trusted proxy; `stage`: see life.py."""
 
     __slots__ = (
         "began",
         "body",
-        "budget",
         "buffer",
+        "by_proxy",
         "consumed",
         "content",
-        "counted",
         "environ",
         "exchange",
         "greetings",
         "head",
         "interest",
         "label",
-        "least_rate",
-        "left_first",
-        "listener",
-        "most_unsent",
         "movable",
         "note",
         "number",
         "outbox",
         "pace",
-        "patience",
         "peer",
         "queue",
-        "raw",
         "requests",
         "said",
         "searched",
         "socket",
-        "spool",
         "stage",
-        "told",
+        "terms",
     )
 
     def __init__(
         self,
         sock: Stream,
         number: int,
-        listener: Address,
+        terms: Terms,
         environ: Environ,
-        most_unsent: int,
-        patience: float,
-        least_rate: int = 0,
-        budget: Budget = UNLIMITED,
+        stage: int = READING,
     ) -> None:
         self.socket = sock
         self.number = number  # the descriptor
-        self.listener = listener
-        self.most_unsent = most_unsent  # bytes that may wait for a slow reader before the application does
-        self.patience = patience  # s; how long one send may make no progress
-        self.least_rate = least_rate  # bytes a second that it must take meanwhile, on average; 0: any
-        self.budget = budget  # of memory for what waits
-        self.stage = READING
+        self.terms = terms
+        self.stage = stage
         self.greetings: Sequence[Greeting] = ()
         self.buffer: Union[bytes, bytearray] = b""
-        self.raw: Union[bytes, bytearray, None] = None
         self.searched = 0
         self.requests = 0
         self.introduce(environ)
-        self.told = False
+        self.by_proxy = False
         self.label = b""  # the peer and the request, for the scoreboard
         self.began = 0.0
         self.interest = 0
@@ -135,19 +149,20 @@ class Connection:
         self.content: Optional[BinaryIO] = None
         self.consumed = 0
         self.said: Sequence[str] = ()  # of its head, for the access log
-        self.body: Optional[BodyReader] = None
-        self.spool: Optional[Spool] = None
+        self.body: Optional[Incoming] = None
         self.exchange: Optional[Exchange] = None
         self.outbox: Optional[Outbox] = None
         self.pace: Optional[Pace] = None
-        self.left_first = 0
-        self.counted: Peer = ""
         self.note = ""
 
     def introduce(self, environ: Environ) -> None:
         """What holds for all its requests, and so who the client is."""
         self.environ = environ
         self.peer = labelled(environ["REMOTE_ADDR"])
+
+    @property
+    def listener(self) -> Address:
+        return self.terms.listener
 
     @property
     def unsent(self) -> int:
@@ -167,7 +182,7 @@ class Connection:
     def moved(self) -> int:
         """Bytes of its body that have come, or of its complete response that have gone."""
         if self.stage == SENDING:
-            return self.left_first - self.left
+            return self.pace.left - self.left if self.pace is not None else 0
         return self.body.received if self.body is not None else 0
 
     @property
@@ -178,7 +193,7 @@ class Connection:
     @property
     def received(self) -> Union[bytes, bytearray, None]:
         """What came of the request that is to come; None if that cannot be handed over, or is too much."""
-        data = self.buffer if self.body is None else self.raw
+        data = self.buffer if self.body is None else self.body.raw
         return None if data is None or len(data) > MOST_DATA or not self.movable else data
 
     @property
@@ -192,14 +207,6 @@ class Connection:
             return bool(self.socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
         except OSError:
             return False
-
-    def keep_raw(self, data: bytes) -> None:
-        """More has come of a request whose body is incomplete."""
-        if self.raw is None or len(self.raw) + len(data) > MOST_DATA:
-            self.raw = None
-        else:
-            self.raw = self.raw if isinstance(self.raw, bytearray) else bytearray(self.raw)
-            self.raw += data
 
     def send(self, data: bytes) -> None:
         """Send, or keep for later. Waits only when too much is kept already.
@@ -218,7 +225,7 @@ class Connection:
             if sent == len(data):
                 return
             if outbox is None:
-                outbox = self.outbox = Outbox(self.budget)
+                outbox = self.outbox = Outbox(self.terms.budget)
             self._keep(outbox, data[sent:])
         else:
             self._keep(outbox, data)
@@ -228,7 +235,7 @@ class Connection:
     def send_file(self, descriptor: int, offset: int, count: int) -> None:
         """Send a range of a regular file, or keep it for later; errors as for `send`."""
         if self.outbox is None:
-            self.outbox = Outbox(self.budget)
+            self.outbox = Outbox(self.terms.budget)
         self.outbox.push_file(descriptor, offset, count)
         self.flush()
 
@@ -240,10 +247,10 @@ class Connection:
             except OSError as fault:
                 raise ClientGone(str(fault)) from None
 
-    def next_request(self) -> None:
-        """Forget the request that is done; what came behind it stays in `buffer`."""
+    def reset(self) -> None:
+        """Forget the request that is done, and wait for the next; what came behind it stays in `buffer`."""
         self.stage = READING
-        self.head = self.body = self.raw = self.spool = self.content = self.exchange = None
+        self.head = self.body = self.content = self.exchange = None
         self.searched = 0
         self.began = 0.0
         self.note = ""
@@ -259,8 +266,8 @@ class Connection:
         """Close the socket and drop all that is held for it."""
         if self.outbox is not None:
             self.outbox.close()
-        if self.spool is not None:
-            self.spool.close()
+        if self.body is not None:
+            self.body.spool.close()
         self.socket.close()
         # They refer to us: so no cycles are left to the collector.
         self.exchange = None
@@ -282,15 +289,16 @@ class Connection:
         return ClientGone(reason)
 
     def _await_room(self, outbox: Outbox) -> None:
-        if outbox.pending <= self.most_unsent:
+        _, most_unsent, patience, least_rate, _ = self.terms
+        if outbox.pending <= most_unsent:
             return
         writable = select.poll()
         writable.register(self.socket, select.POLLOUT)
         first = self.left
-        pace = Pace(self.least_rate, RESPONSE_GRACE, time.monotonic()) if self.least_rate else None
-        while outbox.pending > self.most_unsent // 2:
-            if not writable.poll(self.patience * 1000):
-                raise self._given_up(f"it read nothing for {self.patience:g} s")
+        pace = Pace(least_rate, RESPONSE_GRACE, time.monotonic()) if least_rate else None
+        while outbox.pending > most_unsent // 2:
+            if not writable.poll(patience * 1000):
+                raise self._given_up(f"it read nothing for {patience:g} s")
             self.flush()
             if pace is not None and pace.late(first - self.left, time.monotonic()):
-                raise self._given_up(f"it reads less than {self.least_rate} bytes a second")
+                raise self._given_up(f"it reads less than {least_rate} bytes a second")

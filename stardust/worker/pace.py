@@ -23,13 +23,15 @@ RESPONSE_GRACE = 20.0  # s
 
 
 class Pace:
-    """Of one body, or one response. `rate`: bytes a second; `grace`: seconds that are free."""
+    """Of one body, or one response. `rate`: bytes a second; `grace`: seconds that are free; `left`: bytes
+    that had not moved when it began, where these are counted."""
 
-    __slots__ = ("_free_until", "_rate")
+    __slots__ = ("_free_until", "_rate", "left")
 
-    def __init__(self, rate: int, grace: float, now: float) -> None:
+    def __init__(self, rate: int, grace: float, now: float, left: int = 0) -> None:
         self._rate = rate
         self._free_until = now + grace
+        self.left = left
 
     def late(self, moved: int, now: float) -> bool:
         """Whether `moved` bytes, all until now, are too few."""

@@ -1,8 +1,7 @@
-"""A worker as a process: what it drops and sets up after the fork, its talk with the supervisor, its end.
+"""A worker as a process: what it drops and sets up after the fork, and its end.
 
 The order after the fork: names and signals first, then the application (if it was not preloaded), then
-"ready", then the loop. The worker leaves when the supervisor says so ("retire", "stop"), when SIGTERM
-comes, when it has reached its limit of requests, or when the supervisor is gone: end of file on the channel.
+"ready", then the loop.
 
 Runs in the application's interpreter too.
 """
@@ -17,18 +16,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional
 
 from stardust.base import system
-from stardust.base.errors import AppLoadError, Exit, assert_never
-from stardust.base.signals import Wakeup
+from stardust.base.errors import AppLoadError, Exit
 from stardust.ipc import messages
-from stardust.ipc.channel import Channel
 from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs import accesslog
 from stardust.logs.log import Log
 from stardust.logs.logfile import LogFile
 from stardust.settings.table import Config
-from stardust.worker import complaints
-from stardust.worker.loop import AccessLog, Door, Loop
+from stardust.worker import complaints, orders
+from stardust.worker.entrance import Door
+from stardust.worker.loop import Loop
+from stardust.worker.orders import SupervisorChannel
+from stardust.worker.standing import Surroundings
+from stardust.worker.telling import AccessLog
 from stardust.zygote.load import load
 
 # Sent to a terminal's whole process group, or meant for the supervisor: no business of a worker.
@@ -49,9 +50,6 @@ class Inheritance(NamedTuple):
     log: Log
     log_descriptor: Optional[int]
     app: Optional[Callable[..., Any]]
-
-
-SupervisorChannel = Channel[messages.ToWorker, messages.FromWorker]
 
 
 def run(
@@ -76,16 +74,9 @@ def run(
     for number_ignored in _IGNORED:
         signal.signal(number_ignored, signal.SIG_IGN)
 
-    app = heritage.app
+    app = _load(config, channel, log) if heritage.app is None else heritage.app
     if app is None:
-        try:
-            app = load(config.app)
-        except AppLoadError as failure:
-            if channel is None:
-                log.error(f"{failure.reason}\n{failure.detail}")
-            else:
-                channel.send(messages.Failed(failure.reason, messages.clipped(failure.detail)))
-            return Exit.APPLICATION
+        return Exit.APPLICATION
 
     file = None if heritage.log_descriptor is None else LogFile(heritage.log_descriptor, log)
     loop = Loop(
@@ -97,17 +88,12 @@ def run(
         access_log=None if file is None else AccessLog(file, accesslog.formatter(config.access_log_format)),
         link=heritage.link,
         shelf=heritage.shelf,
-        served=lambda since: scoreboard.served(since, slot_number),
-        replaceable=lambda: channel is None or scoreboard.replaceable,
-        stopping=lambda: scoreboard.stopping,
-        storing=lambda: scoreboard.storing,
-        announce=lambda message: channel is not None and channel.send(message),
+        surroundings=_surroundings(scoreboard, slot_number, channel),
         report=complaints.recorder(log) if log.sink.journal else None,
     )
-    _watch_termination(loop, alone=channel is None)
+    orders.watch_termination(loop, alone=channel is None)
     if channel is not None:
-        orders = Orders(channel, loop, file)
-        loop.watch(channel.fileno(), orders.take)
+        loop.watch(channel.fileno(), orders.Orders(channel, loop, file).take)
         channel.send(messages.Ready())
     if loop.guard is not None:
         loop.guard.start()
@@ -117,52 +103,25 @@ def run(
     return Exit.OK
 
 
-class Orders:
-    """What the supervisor tells a worker."""
-
-    def __init__(self, channel: SupervisorChannel, loop: Loop, file: Optional[LogFile]) -> None:
-        self.channel = channel
-        self.loop = loop
-        self.file = file
-
-    def take(self) -> None:
-        try:
-            message = self.channel.receive()
-        except BlockingIOError:
-            return
-        if message is None:
-            # The supervisor is gone. Nobody will follow this worker, and nobody would stop it.
-            self.loop.unwatch(self.channel.fileno())
-            self.loop.abandon()
-        elif isinstance(message, messages.Ping):
-            self.loop.beat()
-        elif isinstance(message, messages.Pause):
-            self._pause(message.pause)
-        elif isinstance(message, messages.Resume):
-            self.loop.resume()
-        elif isinstance(message, messages.Retire):
-            self.loop.leave()
-        elif isinstance(message, messages.Stop):
-            self.loop.leave(final=True)
-        elif isinstance(message, messages.Reopen):
-            self._reopen(message.access_log)
+def _load(config: Config, channel: Optional[SupervisorChannel], log: Log) -> Optional[Callable[..., Any]]:
+    """The application, if each worker loads its own; None, and somebody is told, if that fails."""
+    try:
+        return load(config.app)
+    except AppLoadError as failure:
+        if channel is None:
+            log.error(f"{failure.reason}\n{failure.detail}")
         else:
-            assert_never(message)
-
-    def _pause(self, number: int) -> None:
-        """Stop accepting first, count then: what this does not tell of, nobody has accepted."""
-        loop = self.loop
-        loop.pause()
-        self.channel.send(messages.Paused(number, len(loop.connections), loop.empty_since))
-
-    def _reopen(self, descriptor: int) -> None:
-        if self.file is None:
-            os.close(descriptor)
-        else:
-            self.file.reopened(descriptor)
+            channel.send(messages.Failed(failure.reason, messages.clipped(failure.detail)))
+        return None
 
 
-def _watch_termination(loop: Loop, *, alone: bool) -> None:
-    """SIGTERM: leave, `alone` or to be followed. The handler only wakes the loop, which does the rest."""
-    wakeup = Wakeup((signal.SIGTERM,))
-    loop.watch(wakeup.fileno(), lambda: loop.leave(final=alone) if wakeup.take() else None)
+def _surroundings(
+    scoreboard: Scoreboard, slot_number: int, channel: Optional[SupervisorChannel]
+) -> Surroundings:
+    return Surroundings(
+        served=lambda since: scoreboard.served(since, slot_number),
+        replaceable=lambda: channel is None or scoreboard.replaceable,
+        stopping=lambda: scoreboard.stopping,
+        storing=lambda: scoreboard.storing,
+        announce=lambda message: channel is not None and channel.send(message),
+    )

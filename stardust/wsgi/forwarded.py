@@ -246,13 +246,13 @@ def _elements(chain: str) -> list[Hop]:
         assert match is not None  # an element may be empty
         text, position = match[1], match.end()
         if position < len(chain) and chain[position] != ",":
-            raise ProtocolError(400, f"Forwarded is none from here: {chain[position:][:64]!a}")
+            raise ProtocolError(400, f"Forwarded is malformed from here: {chain[position:][:64]!a}")
         position += 1
         found = grammar.FORWARDED_PAIR.findall(text)
         pairs = {name.lower(): token or _QUOTED_PAIR.sub(r"\1", quoted) for name, token, quoted in found}
         # "Each parameter MUST NOT occur more than once per field-value."  RFC 7239 4
         if len(pairs) < len(found):
-            raise ProtocolError(400, f"Forwarded says something twice: {text[:64]!a}")
+            raise ProtocolError(400, f"Forwarded has a parameter twice: {text[:64]!a}")
         if pairs:
             hops.append(Hop(pairs.get("for"), match.start(1), pairs))
     return hops
@@ -285,7 +285,7 @@ def _short_node(name: str) -> Node:
 
 
 def _unknown(name: str) -> ProtocolError:
-    return ProtocolError(400, f"a proxy names its client by what is no address: {name[:64]!a}")
+    return ProtocolError(400, f"a proxy sent an invalid address of its client: {name[:64]!a}")
 
 
 def _location(own: str, fields: Mapping[str, str], scheme: str, host: str, port: str) -> dict[str, str]:
@@ -299,7 +299,7 @@ def _location(own: str, fields: Mapping[str, str], scheme: str, host: str, port:
     if scheme:
         known = _SCHEMES.get(scheme.lower())
         if known is None:
-            raise ProtocolError(400, f"a proxy names no scheme of HTTP: {scheme[:64]!a}")
+            raise ProtocolError(400, f"a proxy sent a scheme other than http or https: {scheme[:64]!a}")
         changes["wsgi.url_scheme"] = scheme = known
         if scheme == "https":
             changes["HTTPS"] = "on"
@@ -312,7 +312,7 @@ def _location(own: str, fields: Mapping[str, str], scheme: str, host: str, port:
     if host:
         changes["SERVER_NAME"] = name
     if port and (not _PORT.fullmatch(port) or not 0 < int(port) <= 65535):
-        raise ProtocolError(400, f"a proxy names no port: {port[:64]!a}")
+        raise ProtocolError(400, f"a proxy sent an invalid port: {port[:64]!a}")
     changes["SERVER_PORT"] = port or its_port or _PORTS[scheme or own]
     return changes
 
@@ -334,7 +334,7 @@ def _mounted(prefix: str) -> str:
         or not {"", ".", ".."}.isdisjoint(segments)
         or _NEVER_IN_PATH.search(name)
     ):
-        raise ProtocolError(400, f"a proxy names no prefix of paths: {prefix[:64]!a}")
+        raise ProtocolError(400, f"a proxy sent an invalid path prefix: {prefix[:64]!a}")
     return name
 
 

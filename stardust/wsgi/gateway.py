@@ -374,7 +374,7 @@ class Exchange:
             self._status, self._headers, self._head, length, self.persistent, self._date
         )
         if self.status:
-            raise ApplicationError("write() was called by a header, while the head was made")
+            raise ApplicationError("write() was called by a header object while the head was built")
         self.status = opening.code
         self.persistent = opening.persistent
         self._room = opening.body
@@ -451,7 +451,7 @@ def _checked(piece: bytes) -> bytes:
     if type(piece) is bytes:
         return piece
     if not isinstance(piece, bytes):
-        raise ApplicationError(f"the body must consist of bytes; there is {piece!r:.60} in it")
+        raise ApplicationError(f"the body must consist of bytes, not {piece!r:.60}")
     return b"".join((piece,))
 
 

@@ -76,7 +76,7 @@ class Spool:
     def finish(self) -> BinaryIO:
         """The whole body as a seekable binary file at position 0. ValueError when called again."""
         if self._finished:
-            raise ValueError("this body is finished already")
+            raise ValueError("this body is already finished")
         self._finished = True
         if self._file is None:
             self._reader = io.BytesIO(b"".join(self._pieces))

@@ -118,7 +118,7 @@ def _import_file(place: str) -> ModuleType:
     directory, base = os.path.split(path)
     name = os.path.splitext(base)[0]
     if name in sys.modules:
-        raise AppLoadError(f"{path} would hide the module {name}, which is in use; rename the file")
+        raise AppLoadError(f"{path} would hide the module {name}, which is already loaded; rename the file")
     if directory not in sys.path[:1]:
         sys.path.insert(0, directory)
     # Named, the loader takes files of any suffix: .wsgi is a usual one.

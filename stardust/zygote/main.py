@@ -39,7 +39,7 @@ from stardust.logs.log import Log, Sink, instance
 from stardust.settings import table as settings
 from stardust.settings.table import Config
 from stardust.worker import introduction, process
-from stardust.worker.loop import Door
+from stardust.worker.entrance import Door
 from stardust.worker.process import Inheritance
 from stardust.zygote.load import load
 

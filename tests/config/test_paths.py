@@ -139,7 +139,8 @@ NO_CREDENTIALS = [
         pytest.param(
             f"{key} = 'credential:x'",
             "/nowhere",
-            f'{key}: must be a path, not "credential:x": only a file that is read can be a credential',
+            f'{key}: must be a path, not "credential:x": '
+            "only a file that the server reads can be a credential",
             id=f"not for {key}",
         )
         for key in ("access-log", "chdir", "control-socket")

@@ -35,7 +35,7 @@ FLAG_VALUE_ERRORS = [
         "--trusted-proxies 10.0.0.1/8 app",
         [
             "command line: --trusted-proxies: must be an address or a list of addresses (an IP address, a "
-            'network such as "10.0.0.0/8", or "unix:"), not ["10.0.0.1/8"]: "10.0.0.1/8" has bits behind its '
+            'network such as "10.0.0.0/8", or "unix:"), not ["10.0.0.1/8"]: "10.0.0.1/8" has bits after its '
             "prefix; the network is 10.0.0.0/8"
         ],
         id="L14-bits behind the prefix",

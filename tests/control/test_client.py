@@ -40,11 +40,13 @@ def test_a_refusal_with_its_detail() -> None:
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        pytest.param(b"", "left without an answer", id="nothing"),
-        pytest.param(b'{"progress": "one"}\n', "left without an answer", id="died on the way"),
-        pytest.param(b'{"done": tr', "in the middle of its answer", id="died while answering"),
-        pytest.param(b"HTTP/1.1 400 Bad Request\r\n", "or is none of ours", id="another protocol"),
-        pytest.param(b"[]\n", "no JSON object", id="not an object"),
+        pytest.param(b"", "closed the connection without an answer", id="nothing"),
+        pytest.param(
+            b'{"progress": "one"}\n', "closed the connection without an answer", id="died on the way"
+        ),
+        pytest.param(b'{"done": tr', "answer is incomplete", id="died while answering"),
+        pytest.param(b"HTTP/1.1 400 Bad Request\r\n", "or not from stardust", id="another protocol"),
+        pytest.param(b"[]\n", "not a JSON object", id="not an object"),
     ],
 )
 def test_no_answer(data: bytes, text: str) -> None:

@@ -22,7 +22,8 @@ from stardust.base.address import Address
 from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs.log import Log
 from stardust.settings.table import Config
-from stardust.worker.loop import Door, Loop
+from stardust.worker.entrance import Door
+from stardust.worker.loop import Loop
 from stardust.wsgi.environ import Environ
 from tests.fuzz.answers import check, check_framing, due
 from tests.fuzz.applications import Script, StartResponse
@@ -58,7 +59,7 @@ class Worker:
         self._steps: Iterator[None] = iter(())
         self._ready = os.eventfd(1)
         self._loop.watch(self._ready, self._step)
-        self._loop.leave_by = -math.inf
+        self._loop.standing.leave_by = -math.inf
 
     def serve(self, data: bytes) -> int:
         """One connection, on which `data` comes in some way; how many requests were in it.
@@ -76,10 +77,10 @@ class Worker:
         wild = number % 3 == 0
         self._chance = random.Random(number) if wild else None
         self._steps = self._client(pieces, wire, leaves)
-        self._loop.leaving = False
+        self._loop.standing.leaving = False
         self._loop.run()
-        assert not self._loop.connections
-        assert not self._loop.ready
+        assert not self._loop.book.connections
+        assert not self._loop.serving.ready
         assert os.listdir("/proc/self/fd") == before
         talk = conversation(pieces)
         if wild:
@@ -98,7 +99,7 @@ class Worker:
         try:
             next(self._steps)
         except StopIteration:
-            self._loop.leaving = True
+            self._loop.standing.leaving = True
 
     def _client(self, pieces: list[bytes], wire: bytearray, leaves: bool) -> Iterator[None]:
         with socket.socket(socket.AF_UNIX) as client:
@@ -130,7 +131,7 @@ class Worker:
                 else:
                     raise AssertionError("the connection goes on")
         for _ in range(TURNS):
-            if not self._loop.connections:
+            if not self._loop.book.connections:
                 return
             yield
         raise AssertionError("the connection stays")

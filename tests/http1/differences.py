@@ -1,7 +1,7 @@
 """Where stardust and its oracles differ: the rows of "Where we differ from h11 and llhttp" in docs/http.md.
 
-`ROWS` is the table, and test_oracles.py holds all to it: a difference that is in no row, a row whose example
-shows none, a page that says something else.
+`ROWS` is the table. test_oracles.py fails for a difference without a row, for a row whose example shows no
+difference, and for a page that says something else.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ BOTH = H11 + LLHTTP
 
 
 class Row(NamedTuple):
-    """`kinds`: a pattern of `Difference.kind`; `oracles`: who says otherwise; `example`: bytes that show
-    it."""
+    """`kinds`: a pattern of `Difference.kind`; `oracles`: those that say otherwise; `example`: bytes that
+    show it."""
 
     rule: str
     what: str
@@ -33,12 +33,12 @@ class Row(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The row on the page. Who is not named says what stardust says, or has no word on it."""
+        """The row on the page. An oracle that is not named says what stardust says, or says nothing."""
         others = " and ".join(self.oracles)
-        mine = "refused" if self.kinds.startswith("taken") else "taken"
-        theirs = "taken by" if mine == "refused" else "refused by"
+        mine = "refused" if self.kinds.startswith("taken") else "accepted"
+        theirs = "accepted by" if mine == "refused" else "refused by"
         if self.kinds.startswith("read"):
-            theirs = "otherwise by"
+            theirs = "read otherwise by"
         return f"| {self.rule} | {self.what} | {mine}; {theirs} {others} | {self.why} |"
 
 
@@ -51,13 +51,13 @@ def chunked(body: bytes, *lines: bytes) -> bytes:
 
 
 ROWS = (
-    # What is refused here.
+    # What stardust refuses.
     Row(
         "F1",
         "Content-Length beside Transfer-Encoding",
         r"taken: Content-Length beside Transfer-Encoding",
         H11,
-        "RFC 9112 6.1 lets a server reject it; only who smuggles requests means it",
+        "RFC 9112 6.1 lets a server reject it; only request smuggling needs it",
         chunked(b"0\r\n\r\n", b"Content-Length: 5"),
     ),
     Row(
@@ -65,13 +65,13 @@ ROWS = (
         "Transfer-Encoding in HTTP/1.0",
         r"taken: Transfer-Encoding in HTTP/1\.0",
         BOTH,
-        "RFC 9112 6.1: its framing is faulty; a proxy that knows HTTP/1.0 only sees another end",
+        "RFC 9112 6.1: its framing is faulty; a proxy that knows only HTTP/1.0 sees another end",
         get(b"Transfer-Encoding: chunked", line=b"POST / HTTP/1.0", body=b"0\r\n\r\n"),
     ),
     Row(
         "F3",
         "a coding before chunked, as in `gzip, chunked`",
-        r"taken: Transfer-Encoding beyond chunked: .*",
+        r"taken: Transfer-Encoding has a coding other than chunked: .*",
         LLHTTP,
         "501: WSGI has no way to tell the application of the coding",
         get(b"Transfer-Encoding: gzip, chunked", line=b"POST / HTTP/1.1", body=b"0\r\n\r\n"),
@@ -81,7 +81,7 @@ ROWS = (
         "empty elements around chunked, as in `,chunked`",
         r"taken: Transfer-Encoding is not chunked: .*",
         LLHTTP,
-        "no client sends them; a front end may not see the coding behind them",
+        "no client sends them; a front end may not see the coding after them",
         get(b"Transfer-Encoding: ,chunked", line=b"POST / HTTP/1.1", body=b"0\r\n\r\n"),
     ),
     Row(
@@ -97,21 +97,21 @@ ROWS = (
         "the same Content-Length in several lines, or as a list",
         r"taken: (CONTENT_LENGTH more than once|Content-Length is not a number .*)",
         H11,
-        "RFC 9110 8.6 lets a recipient reject it; the next in the chain may take another one",
+        "RFC 9110 8.6 lets a recipient reject it; the next server in the chain may use another one",
         get(b"Content-Length: 2", b"Content-Length: 2", line=b"POST / HTTP/1.1", body=b"ab"),
     ),
     Row(
         "F4",
-        "a Content-Length of more than 18 digits, zeros before it included",
+        "a Content-Length of more than 18 digits, leading zeros included",
         r"taken: Content-Length is not a number .*",
         LLHTTP,
-        "18 digits are what 64 bits hold whatever they are; who reads fewer of them reads another number",
+        "any 18 digits fit in 64 bits; a server that reads fewer digits reads another number",
         get(b"Content-Length: 00000000000000000005", line=b"POST / HTTP/1.1", body=b"hello"),
     ),
     Row(
         "F5",
-        "a blank behind the size of a chunk, or what is no token in an extension",
-        r"taken: chunked: no chunk size where one is due",
+        "a blank after the size of a chunk, or anything but tokens in an extension",
+        r"taken: chunked: expected a chunk size",
         H11,
         "not in the grammar of RFC 9112 7.1",
         chunked(b"5 \r\nhello\r\n0\r\n\r\n"),
@@ -119,9 +119,9 @@ ROWS = (
     Row(
         "F5",
         "a chunk size of more than 16 digits",
-        r"taken: chunked: no chunk size where one is due",
+        r"taken: chunked: expected a chunk size",
         LLHTTP,
-        "64 bits hold no more; leading zeros without end cost time",
+        "64 bits hold no more; endless leading zeros cost time",
         chunked(b"00000000000000005\r\nhello\r\n0\r\n\r\n"),
     ),
     Row(
@@ -137,7 +137,7 @@ ROWS = (
         "far more framing than body",
         r"taken: chunked: more framing than body",
         BOTH,
-        "chunks of one byte without end cost more than they carry",
+        "endless chunks of one byte cost more than they carry",
         chunked(b"1\r\na\r\n" * 4200 + b"0\r\n\r\n"),
     ),
     Row(
@@ -175,16 +175,16 @@ ROWS = (
     Row(
         "L1",
         "lines that end with LF alone",
-        r"taken: (CR or LF that is no CRLF|chunked: line ends without CRLF)",
+        r"taken: (CR or LF that is not part of CRLF|chunked: line ends without CRLF)",
         H11,
-        "RFC 9112 2.2 leaves it open; who disagrees about the end of a line disagrees about where the next "
-        "request begins (CVE-2019-16785, CVE-2025-22871)",
+        "RFC 9112 2.2 leaves it open; two servers that disagree about the end of a line disagree about where "
+        "the next request begins (CVE-2019-16785, CVE-2025-22871)",
         b"GET / HTTP/1.1\nHost: a\n\n",
     ),
     Row(
         "L1",
         "a request line of HTTP/0.9 that ends with LF",
-        r"taken: CR or LF that is no CRLF",
+        r"taken: CR or LF that is not part of CRLF",
         LLHTTP,
         "L1 and L4",
         b"GET /\nHost: a\r\n\r\n",
@@ -194,7 +194,7 @@ ROWS = (
         "more than two empty lines before a request line",
         r"taken: does not begin with a method of at most 32 characters",
         LLHTTP,
-        "RFC 9112 2.2 asks for one; without end they would hold a connection for nothing",
+        "RFC 9112 2.2 asks for one; an endless number would hold a connection for nothing",
         b"\r\n\r\n\r\n" + get(),
     ),
     Row(
@@ -207,10 +207,10 @@ ROWS = (
     ),
     Row(
         "L4",
-        "other versions than HTTP/1.0 and HTTP/1.1",
-        r"taken: HTTP/[0-9]\.[0-9]: HTTP/1\.0 and HTTP/1\.1 are spoken here",
+        "versions other than HTTP/1.0 and HTTP/1.1",
+        r"taken: HTTP/[0-9]\.[0-9]: only HTTP/1\.0 and HTTP/1\.1 are supported",
         BOTH,
-        "505: they may frame otherwise",
+        "505: their framing may differ",
         get(line=b"GET / HTTP/2.0"),
     ),
     Row(
@@ -218,24 +218,31 @@ ROWS = (
         "a request line without a version, HTTP/0.9",
         r"taken: (request line is not method, target and version|no HTTP version at the end).*",
         LLHTTP,
-        "nothing speaks it, and its request ends elsewhere",
+        "nothing uses it, and its request ends elsewhere",
         b"GET /\r\n\r\n",
     ),
     Row(
         "L5",
-        "targets of none of the four forms, and forms that do not belong to the method",
+        "targets in none of the four forms, or in a form that does not belong to the method",
         r"taken: target is neither /path nor http://host/path",
         BOTH,
-        "RFC 9112 3.2: others route them elsewhere",
+        "RFC 9112 3.2: other servers route them elsewhere",
         get(line=b"GET * HTTP/1.1"),
     ),
-    Row("L5", "CONNECT", r"taken: CONNECT: this is no proxy", H11, "501", get(line=b"CONNECT a:80 HTTP/1.1")),
+    Row(
+        "L5",
+        "CONNECT",
+        r"taken: CONNECT: this is not a proxy",
+        H11,
+        "501",
+        get(line=b"CONNECT a:80 HTTP/1.1"),
+    ),
     Row(
         "L6",
         "folded lines",
         r"taken: field line begins with a blank .*",
         H11,
-        "RFC 9112 5.2: reject or unfold; who does neither reads another field",
+        "RFC 9112 5.2: reject or unfold; a server that does neither reads another field",
         get(b"X: y", b" z"),
     ),
     Row(
@@ -243,15 +250,15 @@ ROWS = (
         "control characters in a value",
         r"taken: control character in the value of .*",
         H11,
-        "RFC 9110 5.5: invalid; they go on into logs and terminals",
+        "RFC 9110 5.5: invalid; they would reach logs and terminals",
         get(b"X: \x7f"),
     ),
     Row(
         "L9",
-        "two of a field that is no list: Content-Type, Authorization, Referer …",
+        "two of a field that is not a list: Content-Type, Authorization, Referer …",
         r"taken: (?!CONTENT_LENGTH|HTTP_HOST)\w+ more than once",
         BOTH,
-        "RFC 9110 5.3: of two, one server believes the first and another the last",
+        "RFC 9110 5.3: one server would believe the first, another the last",
         get(b"Content-Type: a/b", b"Content-Type: c/d"),
     ),
     Row(
@@ -284,21 +291,21 @@ ROWS = (
         "than `max-header-bytes`",
         r"taken: (request line longer than|more than [0-9]+ fields|head larger than).*",
         BOTH,
-        "414, 431; the oracles were told of no limit",
+        "414, 431; the oracles have no limit configured",
         get(line=b"GET /" + b"a" * 9000 + b" HTTP/1.1"),
     ),
     Row(
         "R7.6.1",
-        "Connection with what is no token",
+        "a Connection field with something that is not a token",
         r"taken: Connection is not a list of tokens: .*",
         BOTH,
         "RFC 9110 7.6.1: it decides whether another request follows",
         get(b"Connection: close;foo"),
     ),
-    # What is taken here.
+    # What stardust accepts.
     Row(
         "F6",
-        "a blank behind the `;` of a chunk extension",
+        "a blank after the `;` of a chunk extension",
         r"not taken: Invalid character in chunk extensions",
         LLHTTP,
         "RFC 9110 5.6.3: a recipient must read and drop it; extensions are dropped anyway",
@@ -325,16 +332,16 @@ ROWS = (
         "`Connection: Upgrade` with Upgrade",
         r"not taken: another protocol follows the head",
         LLHTTP,
-        "RFC 9110 7.8: a server may ignore it; the request is framed as any other",
+        "RFC 9110 7.8: a server may ignore it; the request is framed like any other",
         get(b"Connection: Upgrade", b"Upgrade: websocket"),
     ),
-    # What is read differently.
+    # What stardust reads differently.
     Row(
         "R9.3",
         "HTTP/1.0 with `Connection: keep-alive`: may another request follow?",
         r"read differently: persistent",
         H11,
-        "RFC 9112 9.3 and C.2.2; h11 ends every connection of HTTP/1.0",
+        "RFC 9112 9.3 and C.2.2; h11 ends every HTTP/1.0 connection",
         get(b"Connection: keep-alive", line=b"GET / HTTP/1.0"),
     ),
     Row(
@@ -342,14 +349,14 @@ ROWS = (
         "HTTP/1.0 with `Connection: keep-alive, close`: may another request follow?",
         r"read differently: persistent",
         LLHTTP,
-        "RFC 9112 9.3: close comes first",
+        "RFC 9112 9.3: close takes precedence",
         get(b"Connection: keep-alive, close", line=b"GET / HTTP/1.0"),
     ),
 )
 
 
 def differences(data: bytes) -> list[Difference]:
-    """Those about the requests in `data`. Each must have its row."""
+    """The differences about the requests in `data`. Each must have its row."""
     _, found = compared(data)
     unknown = [each for each in found if not any(row.covers(each) for row in ROWS)]
     assert not unknown, [(each.oracle, each.kind, each.data) for each in unknown]

@@ -246,7 +246,7 @@ def test_date_follows_the_clock_of_the_caller() -> None:
             )
         ),
         *(
-            pytest.param("200 OK", [(name.title(), "x")], "belongs to the connection", id=f"W2-{name}")
+            pytest.param("200 OK", [(name.title(), "x")], "only the server may send it", id=f"W2-{name}")
             for name in sorted(module.HOP_BY_HOP)
         ),
         *(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stardust.base import system
 from stardust.base.address import parse
 from stardust.listeners import binding
 from stardust.listeners import listeners as listener
@@ -83,7 +84,7 @@ def test_wildcard_falls_back_on_a_kernel_without_ipv6(
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return real(family, *rest, **named)
 
-    monkeypatch.setattr(socket, "socket", without_ipv6)
+    monkeypatch.setattr(system, "new_socket", without_ipv6)
     one = open_one(at(":0"), opened)
     monkeypatch.undo()
     assert one.socket.family == socket.AF_INET
@@ -140,8 +141,8 @@ def test_unix_is_complete_when_it_appears(
         assert reaches(temporary, socket.AF_UNIX), "it listens already"
         rename(temporary, final)
 
-    monkeypatch.setattr(os, "chmod", watched_chmod)
-    monkeypatch.setattr(os, "rename", watched_rename)
+    monkeypatch.setattr(system, "chmod", watched_chmod)
+    monkeypatch.setattr(system, "rename", watched_rename)
     open_one(at(path), opened)
     assert modes == [(0o600, 0o660)]
 
@@ -226,7 +227,7 @@ def test_a_host_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(system, "getaddrinfo", unknown)
     assert failure(at("nowhere.example:80")) == (
         '[listen.http] nowhere.example:80: cannot resolve "nowhere.example": name or service not known'
     )

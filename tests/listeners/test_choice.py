@@ -68,7 +68,7 @@ def test_match_refuses_a_descriptor_without_a_table() -> None:
     with pytest.raises(ActivationError) as caught:
         match([HTTP, ADMIN], [("htpp", A)], [])
     assert str(caught.value) == (
-        'systemd handed over descriptor "htpp" (127.0.0.1:8000), but the configuration has only '
+        'systemd passed the socket "htpp" (127.0.0.1:8000), but the configuration has only '
         "[listen.http], [listen.admin]; add [listen.htpp], or change FileDescriptorName= of the .socket unit"
         '; did you mean "http"?'
     )
@@ -78,7 +78,7 @@ def test_match_refuses_a_table_with_neither_address_nor_descriptor() -> None:
     with pytest.raises(ActivationError) as caught:
         match([FROM_SYSTEMD, ADMIN], [("admin", A)], [])
     assert str(caught.value) == (
-        "[listen.http] has no address, and systemd handed over no descriptor of that name (it handed over: "
+        "[listen.http] has no address, and systemd passed no socket of that name (it passed: "
         '"admin"); set its address, or start the .socket unit with FileDescriptorName=http'
     )
 

@@ -130,7 +130,7 @@ def test_p8_a_full_disk_is_reported_once_and_what_it_cost_afterwards(
     assert file.dropped == 10
     said = reports.read()
     assert said.count("\n") == 1
-    assert "access log: cannot be written, lines are lost: No space left on device" in said
+    assert "access log: cannot write, lines are lost: No space left on device" in said
     file.reopened(opened(tmp_path / "log"))
     file.add("three")
     file.flush()

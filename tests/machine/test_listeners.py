@@ -77,7 +77,7 @@ def test_a_name_without_a_table(machine: Machine, tables: str) -> None:
     assert machine.attempt("systemctl", "start", instance.service).code == 1
     assert machine.show(instance.service, "ExecMainStatus") == "6"
     for told in (instance.status_line, machine.log(instance.service)):
-        assert 'systemd handed over descriptor "admin"' in told
+        assert 'systemd passed the socket "admin"' in told
         assert "[listen.http]" in told
         assert 'did you mean "admni"?' in told or "admni" not in tables
     instance.configure(BOTH.format("admin"))

@@ -198,14 +198,16 @@ def test_a_refused_one_is_logged(stage: Stage, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        pytest.param(b"dance\n", "a command is one JSON object on one line", id="no JSON"),
+        pytest.param(b"dance\n", "a command must be one JSON object on one line", id="no JSON"),
         pytest.param(
             b'{"command": "dance"}\n',
             'unknown command "dance": must be one of reload, status, stop',
             id="unknown",
         ),
         pytest.param(
-            b'{"command": "stop"}\n{"command": "stop"}\n', "one command for each connection", id="two"
+            b'{"command": "stop"}\n{"command": "stop"}\n',
+            "only one command is allowed per connection",
+            id="two",
         ),
     ],
 )
@@ -373,7 +375,7 @@ def test_who_leaves_abandons_the_reload(stage: Stage) -> None:
 def test_who_says_more_abandons_it_too(stage: Stage) -> None:
     visitor = stage.ask("reload")
     stage.say(visitor, b'{"command": "status"}\n')
-    assert visitor.hear() == [verdict(False, "one command for each connection")]
+    assert visitor.hear() == [verdict(False, "only one command is allowed per connection")]
     assert visitor.ended
     assert stage.host.seen == [vocabulary.ReloadAsked(), vocabulary.ReloadAbandoned()]
 

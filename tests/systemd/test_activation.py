@@ -93,14 +93,14 @@ def test_as_many_names_as_descriptors() -> None:
     with listening() as a:
         result = start([a.fileno()], {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "http:admin"})
     assert result == {
-        "error": "LISTEN_FDS=1, LISTEN_FDNAMES='http:admin': must hold as many names, separated by colons"
+        "error": "LISTEN_FDS=1, LISTEN_FDNAMES='http:admin': must be as many names, separated by colons"
     }
 
 
 def test_a_descriptor_that_is_not_open() -> None:
     with listening() as a:
         result = start([a.fileno()], {"LISTEN_FDS": "2"})
-    assert result == {"error": "LISTEN_FDS=2: descriptors 3 to 4 must be open, but not all are"}
+    assert result == {"error": "LISTEN_FDS=2: descriptors 3 to 4 must all be open"}
 
 
 def test_a_descriptor_that_does_not_listen_is_named() -> None:
@@ -172,7 +172,9 @@ def test_announced(environ: dict[str, str], count: int) -> None:
     ("environ", "text"),
     [
         pytest.param({"LISTEN_FDS": "1"}, "without LISTEN_PID", id="no LISTEN_PID"),
-        pytest.param({"LISTEN_FDS": "1", "LISTEN_PID": "12"}, "a wrapper forked", id="foreign LISTEN_PID"),
+        pytest.param(
+            {"LISTEN_FDS": "1", "LISTEN_PID": "12"}, "if a wrapper script starts", id="foreign LISTEN_PID"
+        ),
         pytest.param({"LISTEN_FDS": "-1", "LISTEN_PID": "1"}, "LISTEN_FDS='-1': must be", id="negative"),
         pytest.param({"LISTEN_FDS": "", "LISTEN_PID": "1"}, "LISTEN_FDS='': must be", id="empty"),
         pytest.param({"LISTEN_FDS": "²", "LISTEN_PID": "1"}, "LISTEN_FDS='²': must be", id="no ASCII digit"),

@@ -21,11 +21,11 @@ class TestFiles:
     def test_files_that_hold_something_else(self, realm: Realm, tmp_path: Path) -> None:
         site = realm.site
         for setting, path, what in (
-            ("ssl_cert_file", site.key, "there is no certificate in it, in PEM"),
-            ("ssl_cert_file", site.certificate, "there is no private key in it, in PEM"),
+            ("ssl_cert_file", site.key, "it contains no certificate in PEM"),
+            ("ssl_cert_file", site.certificate, "it contains no private key in PEM"),
             ("ssl_cert_file", tmp_path, "cannot be read: Is a directory"),
             ("ssl_key_file", tmp_path / "none", "cannot be read: No such file or directory"),
-            ("ssl_ca_file", site.key, "there is no certificate in it, in PEM"),
+            ("ssl_ca_file", site.key, "it contains no certificate in PEM"),
         ):
             value = str(path) if setting == "ssl_ca_file" else (str(path),)
             key = setting.replace("_", "-")

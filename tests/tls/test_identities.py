@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stardust.base import system
 from stardust.base.records import replace
 from stardust.tls.certificate import decode
 from stardust.tls.identities import Identities
@@ -205,7 +206,7 @@ class TestRenewal:
         identities = Identities(pair(served))
         served.replace(realm.other)
         with monkeypatch.context() as scarce:
-            scarce.setattr("os.memfd_create", raising(OSError(errno.EMFILE, "Too many open files")))
+            scarce.setattr(system, "memfd_create", raising(OSError(errno.EMFILE, "Too many open files")))
             identities.renew(100.0, log)
             identities.renew(101.0, log)
         assert shake(identities).certificate == der(realm.site)
@@ -222,7 +223,7 @@ class TestRenewal:
         authority = str(realm.root.certificate)
         identities = Identities(replace(pair(served), ssl_ca_file=authority, ssl_verify_mode="optional"))
         with monkeypatch.context() as closed:
-            closed.setattr("os.stat", raising(PermissionError(errno.EACCES, "Permission denied")))
+            closed.setattr(system, "stat", raising(PermissionError(errno.EACCES, "Permission denied")))
             identities.renew(100.0, log)
         assert log.lines == []
         served.replace(realm.other)
@@ -253,4 +254,4 @@ class TestRenewal:
         file.write_bytes(realm.middle.certificate.read_bytes())
         for now in (100.0, 200.0):
             identities.renew(now, log)
-        assert log.lines == [f"warning: {file} has changed; a reload takes the authorities over"]
+        assert log.lines == [f"warning: {file} has changed; reload to use the new authorities"]

@@ -14,7 +14,9 @@ import pytest
 
 from stardust.base.address import Address
 from stardust.base.errors import ClientGone
-from stardust.worker.connection import READING, SENDING, Connection
+from stardust.http1.body import LengthReader
+from stardust.worker.connection import Connection, Incoming, Terms
+from stardust.worker.life import READING, SENDING
 from stardust.wsgi.input import Spool
 
 PATIENCE = 20.0  # s; far beyond what anything takes
@@ -31,7 +33,7 @@ class Pair:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         number = ours.detach()
         sock = socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM, 0, number)
-        self.connection = Connection(sock, number, WHERE, {"REMOTE_ADDR": ""}, most_unsent, patience)
+        self.connection = Connection(sock, number, Terms(WHERE, most_unsent, patience), {"REMOTE_ADDR": ""})
 
     def read(self, size: int) -> bytes:
         received = bytearray()
@@ -144,15 +146,16 @@ def test_flush_of_a_client_that_left(pair: Pair) -> None:
 def test_the_next_request_finds_nothing_of_the_last(pair: Pair) -> None:
     connection = pair.connection
     connection.stage, connection.buffer, connection.searched = SENDING, b"GET", 3
-    connection.began, connection.note, connection.spool, connection.requests = 5.0, "note", Spool(), 1
-    connection.spool.close()
-    connection.next_request()
+    connection.body = Incoming(LengthReader(3), Spool(), b"")
+    connection.began, connection.note, connection.requests = 5.0, "note", 1
+    connection.body.spool.close()
+    connection.reset()
     left: object = (
         connection.stage,
         connection.began,
         connection.searched,
         connection.note,
-        connection.spool,
+        connection.body,
     )
     assert left == (READING, 0.0, 0, "", None)
     assert (connection.buffer, connection.requests) == (b"GET", 1)
@@ -164,7 +167,7 @@ def test_reset_on_close() -> None:
         accepted, _ = listener.accept()
     number = accepted.detach()
     sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, number)
-    connection = Connection(sock, number, WHERE, {"REMOTE_ADDR": ""}, 0, 1.0)
+    connection = Connection(sock, number, Terms(WHERE, 0, 1.0), {"REMOTE_ADDR": ""})
     connection.reset_on_close()
     connection.close()
     with client, pytest.raises(ConnectionResetError):

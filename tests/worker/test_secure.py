@@ -26,7 +26,7 @@ from stardust.base.errors import ClientGone
 from stardust.logs.log import Log
 from stardust.settings.table import Config
 from stardust.tls.identities import Identities, be_quiet_about_names
-from stardust.worker.connection import Connection
+from stardust.worker.connection import Connection, Terms
 from stardust.worker.secure import Handshake, SecureSocket, greeting
 from tests.certificates import Authority, Issued
 
@@ -78,7 +78,7 @@ class Wire:
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         number = accepted.detach()
         sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM, 0, number)
-        self.connection = Connection(sock, number, WHERE, {"REMOTE_ADDR": ""}, 1 << 30, PATIENCE)
+        self.connection = Connection(sock, number, Terms(WHERE, 1 << 30, PATIENCE), {"REMOTE_ADDR": ""})
         self.greeting = greeting(identities or realm.identities(), Log("test"))(self.connection)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.client = (context or realm.context()).wrap_bio(
@@ -559,7 +559,7 @@ class TestEnd:
 
     def test_a_client_that_is_given_up_is_not_told_that_this_is_all(self, wire: Wire) -> None:
         wire.shake()
-        wire.connection.most_unsent, wire.connection.patience = 0, 0.01
+        wire.connection.terms = wire.connection.terms._replace(most_unsent=0, patience=0.01)
         with pytest.raises(ClientGone, match=r"it read nothing for 0\.01 s"):
             wire.connection.send(PATTERN)
         with pytest.raises(ClientGone):

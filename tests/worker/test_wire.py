@@ -1,6 +1,6 @@
 """What a client sees of the rules of framing and responses, and of protocols that are not spoken here.
 
-A real loop and real sockets, as in test_loop.py; the application on the loop's own thread, and on threads.
+A real loop and real sockets, as in harness.py; the application on the loop's own thread, and on threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 from stardust.settings.table import Config
 from tests.http1.conversations import every_byte
-from tests.worker.test_loop import (
+from tests.worker.harness import (
     INLINE,
     PATIENCE,
     PATTERN,
@@ -79,7 +79,7 @@ def test_f9_no_application_hears_of_a_body_that_was_cut(kept: Config, stream: by
         client.send(request("GET", "/first") + stream)
         assert client.receive().body == b"GET /first\n"
         client.socket.shutdown(socket.SHUT_WR)
-        server.until(lambda loop: not loop.connections)
+        server.until(lambda loop: not loop.book.connections)
         assert [(each.target, each.status) for each in server.records] == [("/first", 200), ("/", 0)]
 
 
@@ -331,7 +331,7 @@ def test_w6_close_is_called_when_the_client_is_gone(kept: Config) -> None:
         assert client.socket.recv(100)
         client.reset()
         assert closed.acquire(timeout=PATIENCE)
-        server.until(lambda loop: not loop.connections)
+        server.until(lambda loop: not loop.book.connections)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ class TestInputStream:
     def test_finishes_once(self, memory: int) -> None:
         spool = Spool(memory)
         spool.finish()
-        with pytest.raises(ValueError, match="finished already"):
+        with pytest.raises(ValueError, match="already finished"):
             spool.finish()
         spool.close()
 
@@ -86,7 +86,7 @@ class TestInputStream:
         spool = Spool(memory)
         spool.write(b"x")
         spool.close()
-        with pytest.raises(ValueError, match="finished already"):
+        with pytest.raises(ValueError, match="already finished"):
             spool.finish()
 
 

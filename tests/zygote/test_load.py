@@ -141,7 +141,7 @@ class TestFile:
     def test_it_hides_no_module(self, site: Path) -> None:
         write(site / "json.py", HELLO)
         assert (
-            "json.py would hide the module json, which is in use; rename the file"
+            "json.py would hide the module json, which is already loaded; rename the file"
             in failure("json.py").reason
         )
         assert sys.modules["json"] is json

@@ -246,7 +246,7 @@ def test_certificates_that_are_wrong(tmp_path: Path, listener: socket.socket) ->
     site = Authority(tmp_path).issue("localhost")
     zygote = Zygote(tmp_path, "raise SystemExit", listener, ssl=True, ssl_cert_file=(str(site.certificate),))
     where = f"command line: ssl-cert-file: {site.certificate}"
-    assert zygote.hear() == messages.Misconfigured(f"{where}: there is no private key in it, in PEM")
+    assert zygote.hear() == messages.Misconfigured(f"{where}: it contains no private key in PEM")
     assert zygote.end() == 6
     zygote.channel.close()
     os.close(zygote.pidfd)

@@ -27,10 +27,10 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
 def link() -> socket.socket:
     """The writing end. Whoever calls us has it: nothing in a process is out of the reach of its code."""
     frame = sys._getframe()
-    while "loop.py" not in frame.f_code.co_filename or not hasattr(frame.f_locals["self"], "link"):
+    while "loop.py" not in frame.f_code.co_filename or not hasattr(frame.f_locals["self"], "siblings"):
         assert frame.f_back is not None
         frame = frame.f_back
-    writer: socket.socket = frame.f_locals["self"].link._writer
+    writer: socket.socket = frame.f_locals["self"].siblings.link._writer
     return writer
 
 

@@ -1,0 +1,106 @@
+"""What a worker tells: a line for each finished request in the access log, and what went wrong in its own.
+
+- Every request that was begun has its line, however it ended. The lines of a turn of the loop are written
+  together, by one write(2).
+- What clients can cause as often as they like is logged once a second (`Seldom`).
+
+Runs in the application's interpreter too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Optional
+
+from stardust.base.errors import ClaimError
+from stardust.logs.accesslog import Record
+from stardust.logs.log import Log, Seldom
+from stardust.logs.logfile import LogFile
+from stardust.worker.clock import Clock
+from stardust.worker.connection import Connection
+from stardust.wsgi import forwarded
+
+
+class AccessLog(NamedTuple):
+    """Where finished requests are written, and how one becomes a line."""
+
+    file: LogFile
+    line: Callable[[Record], str]
+
+
+class Telling:
+    """`log` is the worker's own; without an `access_log` nobody is to call `request` or `write`."""
+
+    __slots__ = ("_clock", "_pid", "_records", "_seldom", "access_log", "log")
+
+    def __init__(self, log: Log, access_log: Optional[AccessLog], clock: Clock) -> None:
+        self.log = log
+        self.access_log = access_log
+        self._seldom = Seldom(log)
+        self._clock = clock
+        self._pid = os.getpid()
+        self._records: list[Record] = []  # of this turn
+
+    def complain(self, level: str, kind: str, text: str) -> None:
+        """Log what may come often: of each `kind` one message a second."""
+        self._seldom.say(level, kind, text, self._clock.now)
+        self._clock.wake_by(self._seldom.next())
+
+    def claim(self, connection: Connection, claim: ClaimError) -> None:
+        """Whoever runs a proxy before this server may wonder why nobody believes it."""
+        peer, header = connection.environ["REMOTE_ADDR"], forwarded.header_of(claim.key)
+        named = f"{peer} is not" if peer else '"unix:" is not'
+        self.log.info(f"{header} of {peer or 'a local client'} was removed: {named} in trusted-proxies")
+
+    def next(self) -> float:
+        """When something that was held back is due."""
+        return self._seldom.next()
+
+    def catch_up(self, moment: float) -> None:
+        self._seldom.catch_up(moment)
+
+    def request(self, connection: Connection) -> None:
+        """The request of a connection is over: keep what its line says until `write`."""
+        head, exchange, clock = connection.head, connection.exchange, self._clock
+        peer, referer, agent, host = connection.said or said(head.fields if head is not None else {})
+        connection.said = ()
+        self._records.append(
+            Record(
+                connection.began + clock.wall,
+                clock.now - connection.began,
+                peer or connection.environ["REMOTE_ADDR"],
+                "",
+                head.method if head is not None else "",
+                head.target if head is not None else "",
+                head.version if head is not None else "",
+                exchange.status if exchange is not None else 0,
+                exchange.sent if exchange is not None else 0,
+                referer,
+                agent,
+                host,
+                connection.note or (exchange.note if exchange is not None else ""),
+                self._pid,
+            )
+        )
+
+    def write(self) -> None:
+        """One write for all requests of a turn, which become lines one behind the other."""
+        if self.access_log is not None:
+            file, line = self.access_log
+            for record in self._records:
+                file.add(line(record))
+            self._records.clear()
+            file.flush()
+
+
+def said(fields: Mapping[str, str]) -> Sequence[str]:
+    """What a request says that its line in the access log needs: peer, Referer, User-Agent, Host. Before the
+    application has its environ, and may change it."""
+    get = fields.get
+    return (
+        get("REMOTE_ADDR", ""),
+        get("HTTP_REFERER", ""),
+        get("HTTP_USER_AGENT", ""),
+        get("HTTP_HOST", ""),
+    )
