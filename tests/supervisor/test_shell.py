@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import select
+import signal
 from collections.abc import Callable
 from functools import partial
+
+import pytest
 
 from stardust.ipc import messages
 from stardust.ipc.channel import pair
 from stardust.supervisor import vocabulary
-from stardust.supervisor.state import Phase
+from stardust.supervisor.crossing import Crossing
+from stardust.supervisor.state import Phase, State, Stop, Watchdog
 from tests.supervisor.stage import Stage
 
 
@@ -61,3 +65,30 @@ def test_descriptor_that_takes_the_number_of_a_closed_one_is_not_taken_for_it(
     for ours, theirs in ends:
         with ours, theirs:
             supervisor.unwatch(ours.fileno())
+
+
+@pytest.mark.parametrize(
+    ("number", "follows"),
+    [
+        pytest.param(signal.SIGHUP, lambda state: state.coming == 2, id="reload"),
+        pytest.param(signal.SIGTERM, lambda state: state.stop is Stop.GRACEFUL, id="stop"),
+        pytest.param(signal.SIGINT, lambda state: state.stop is Stop.GRACEFUL, id="Ctrl-C"),
+        pytest.param(signal.SIGQUIT, lambda state: state.stop is Stop.FAST, id="stop at once"),
+        pytest.param(signal.SIGTTIN, lambda state: state.adjust == 1, id="one more"),
+        pytest.param(signal.SIGTTOU, lambda state: state.adjust == -1, id="one less"),
+    ],
+)
+def test_signals(
+    stage: Callable[..., Stage], number: signal.Signals, follows: Callable[[State], bool]
+) -> None:
+    it = stage(max_workers=2)
+    it.boot()
+    assert not follows(it.supervisor.state)
+    it.supervisor._signalled([number])
+    assert follows(it.supervisor.state)
+
+
+def test_what_it_begins_with(stage: Callable[..., Stage]) -> None:
+    """Without a manager nobody wants a sign of life, and no connections are left."""
+    state = stage().supervisor.state
+    assert (state.watchdog, state.crossing) == (Watchdog(), Crossing())
