@@ -2,12 +2,14 @@
 #
 #   make run      serve examples/hello on http://127.0.0.1:5000/ in the foreground
 #   make test     everything the project checks: check, then all tests
+#   make quick    format, lint, types and the tests that start no server: two minutes, no root, many times a day
 #   make check    format, lint and types only
 #   make live     only the tests that start real servers
 #   make machine  only the tests on a real systemd: Debian 12 and 13, booted in containers; root only
 #   make fuzz     made-up requests and applications, guided by coverage; docs/http.md says more
 #   make bench    CPU time, throughput and waits beside other servers
 #   make deb      the Debian package of what is committed, in dist/
+#   make release  source distribution, wheel and Debian package, each built twice and compared, in dist/
 #   make clean    back to a fresh clone
 #
 # The first run sets up .venv; later ones find its stamp. STARDUST_TEST_SLOW=5 stretches every time limit of
@@ -16,8 +18,10 @@
 
 RUN_PACKAGES  = gcc libc6-dev libsystemd-dev pkg-config python3 python3-dev python3-venv
 # PyPy is the second interpreter of the tests; systemd brings systemd-analyze and systemd-socket-activate;
-# groff and man-db check the man pages; with debootstrap and systemd-container machines are made and booted.
-TEST_PACKAGES = debootstrap groff-base man-db nmap openssl pypy3 sslscan systemd systemd-container
+# groff and man-db check the man pages.
+QUICK_PACKAGES = groff-base man-db openssl pypy3 systemd
+# nmap and sslscan attack real servers; with debootstrap and systemd-container machines are made and booted.
+TEST_PACKAGES = debootstrap nmap sslscan systemd-container
 # Proxies that the tests put before the server: unpacked, not installed.
 TEST_PROXIES  = haproxy nginx libnginx-mod-stream
 # libev-dev and libssl-dev are for bjoern and uWSGI, which come as source.
@@ -44,7 +48,7 @@ endef
 
 FUZZ_RUNS = 100000
 
-.PHONY: run test check machines machine live fuzz bench deb clean
+.PHONY: run test quick check machines machine live fuzz bench deb release clean
 
 run: .venv/run.stamp
 	@echo 'Serving examples/hello on http://127.0.0.1:5000/ (Ctrl-C stops it)'
@@ -53,7 +57,10 @@ run: .venv/run.stamp
 test: check machines
 	.venv/bin/pytest --numprocesses=auto $(PYTEST)
 
-check: .venv/test.stamp
+quick: check
+	.venv/bin/pytest --numprocesses=auto -m 'not live and not machine' $(PYTEST)
+
+check: .venv/quick.stamp
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
@@ -78,6 +85,10 @@ deb:
 	@$(call install,$(DEB_PACKAGES))
 	packaging/build-deb.sh
 
+release: .venv/release.stamp
+	@$(call install,$(DEB_PACKAGES))
+	.venv/release/bin/python tools/release.py
+
 .venv/run.stamp: pyproject.toml
 	@$(call install,$(RUN_PACKAGES))
 	@python=$$($(find_python)); \
@@ -86,9 +97,14 @@ deb:
 	.venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable .
 	@touch $@
 
-.venv/test.stamp: .venv/run.stamp | .venv/proxies
-	@$(call install,$(TEST_PACKAGES))
+# Root is asked for what is missing of Debian, and for nothing if nothing is.
+.venv/quick.stamp: .venv/run.stamp
+	@$(call install,$(QUICK_PACKAGES))
 	.venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[test]'
+	@touch $@
+
+.venv/test.stamp: .venv/quick.stamp | .venv/proxies
+	@$(call install,$(TEST_PACKAGES))
 	@touch $@
 
 # Only unpacked, with what they need and is not there: installed, they would start as services, and listen on
@@ -111,6 +127,12 @@ deb:
 	@$(call install,$(BENCH_PACKAGES))
 	.venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 \
 		--requirement bench/requirements.txt
+	@touch $@
+
+# Of its own, for what is built must not depend on what tests have brought.
+.venv/release.stamp: .venv/run.stamp packaging/requirements.txt
+	.venv/bin/python -m venv .venv/release
+	.venv/release/bin/pip install --quiet --disable-pip-version-check --requirement packaging/requirements.txt
 	@touch $@
 
 clean:

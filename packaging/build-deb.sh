@@ -4,7 +4,11 @@
 #
 # In a git tree it builds what is committed, so that every package corresponds to a commit, and lists what is not
 # committed. It builds a tree without .git as it is, except dist/.
+#
+# The same commit gives the same bytes; `make release` checks that. Time stamps are SOURCE_DATE_EPOCH: if it is not
+# set, the time of the commit, and without .git that of the top entry of packaging/debian/changelog.
 set -euo pipefail
+umask 022
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 output=${1:-$top/dist}
@@ -16,7 +20,8 @@ source=$work/stardust
 mkdir "$source"
 
 if [ -e "$top/.git" ]; then
-	git -C "$top" archive HEAD | tar -x -C "$source"
+	export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$top" log -1 --format=%ct)}
+	git -C "$top" -c tar.umask=0022 archive HEAD | tar -x -C "$source"
 	changes=$(git -C "$top" status --short)
 	if [ -n "$changes" ]; then
 		printf 'Not committed, hence not in the package:\n%s\n' "$changes" >&2

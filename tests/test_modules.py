@@ -24,6 +24,7 @@ UNTESTED = {
 # Test modules that belong to no single module.
 AT_LARGE = {
     "test_floors": "holds the package as a whole",
+    "test_limits": "holds the size of files, classes and functions",
     "test_faults": "holds faults.py, by which other tests let system calls fail",
     "test_modules": "this file",
     "test_packaging": "holds packaging/debian",
