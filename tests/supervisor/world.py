@@ -57,6 +57,9 @@ from stardust.supervisor.vocabulary import (
     Store,
     StoringFailed,
     TakeUp,
+    ToConnection,
+    ToIdle,
+    ToProcess,
     ZygoteGone,
 )
 from tests.supervisor.dialogue import ROUNDS
@@ -238,6 +241,20 @@ class World:
     # --- what is done
 
     def _act(self, action: Action) -> None:
+        if isinstance(action, ToProcess):
+            self._act_on_process(action)
+        elif isinstance(action, ToIdle):
+            self._idle(action)
+        elif isinstance(action, ToConnection):
+            self._carry(action)
+        elif isinstance(action, CheckAlive | SayAlive):
+            self._vouch(action)
+        elif isinstance(action, Leave):
+            self._leave(action.code)
+        else:
+            self._say(action)
+
+    def _act_on_process(self, action: ToProcess) -> None:
         match action:
             case Start(number):
                 self._start(number)
@@ -260,10 +277,11 @@ class World:
                 self._kill_zygote(number)
             case Close(number):
                 self._close(number)
-            case CheckAlive() | SayAlive():
-                self._vouch(action)
-            case TakeUp() | HandOn() | Store() | Collect():
-                self._carry(action)
+            case _:
+                assert_never(action)
+
+    def _idle(self, action: ToIdle) -> None:
+        match action:
             case CheckIdle():
                 self.see(QuietSince(max(worker.served for worker in self.workers.values())))
             case Pause(number):
@@ -277,16 +295,15 @@ class World:
                 self._tell_everybody(-1)
             case LeaveIdle():
                 self._leave_idle()
-            case SayReloading() | SayReady() | SayStopping() | Conclude():
-                self._say(action)
-            case Leave(code):
-                self.demand(self.deserted, "it leaves others behind")
-                self.demand(self.stopping_said and not self.reload_running, "it leaves without a word")
-                patient = self.alone_since + PATIENCE <= self.now
-                self.demand(not self.storing or not self.shelf or patient, "it leaves connections behind")
-                self.left = code
             case _:
                 assert_never(action)
+
+    def _leave(self, code: Exit) -> None:
+        self.demand(self.deserted, "it leaves others behind")
+        self.demand(self.stopping_said and not self.reload_running, "it leaves without a word")
+        patient = self.alone_since + PATIENCE <= self.now
+        self.demand(not self.storing or not self.shelf or patient, "it leaves connections behind")
+        self.left = code
 
     def _vouch(self, action: CheckAlive | SayAlive) -> None:
         match action:
@@ -303,8 +320,10 @@ class World:
                 healthy = self.sign_due or self.alive or busy or starting
                 self.demand(bool(healthy), "it gives a sign of life, and nobody lives")
                 self.sign_due = False
+            case _:
+                assert_never(action)
 
-    def _carry(self, action: TakeUp | HandOn | Store | Collect) -> None:
+    def _carry(self, action: ToConnection) -> None:
         match action:
             case TakeUp():
                 booted = self.state.serving > 0 and (not self.ready_owed or self.reload_running)
@@ -332,6 +351,8 @@ class World:
                 if self.systemd_has_room:
                     self.stored, self.shelf = self.stored + self.shelf, 0
                     self.see(Moved())
+            case _:
+                assert_never(action)
 
     def _tell_everybody(self, order: int) -> None:
         for worker in self.workers.values():
@@ -418,7 +439,7 @@ class World:
         if standing == "never started":
             self.zygote_gone(number)
 
-    def _say(self, action: Action) -> None:
+    def _say(self, action: SayReloading | SayReady | SayStopping | Conclude) -> None:
         match action:
             case SayReloading():
                 self.demand(self.reloads_asked > 0, "it reloads, and nobody asked")
@@ -442,6 +463,8 @@ class World:
             case SayStopping():
                 self.demand(not self.stopping_said, "it says STOPPING=1 twice")
                 self.stopping = self.stopping_said = True
+            case _:
+                assert_never(action)
 
     def _living(self, number: int) -> Process:
         self.demand(number in self.workers, "no such worker lives")
