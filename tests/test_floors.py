@@ -38,6 +38,7 @@ FLOORS: dict[str, int | tuple[int, int]] = {
     "base.system": 0,
     "http1.grammar": 0,
     "base.budget": 1,
+    "base.signals": 1,
     "config.envfile": 1,
     "settings.kinds": 1,
     "settings.row": 1,
@@ -47,8 +48,12 @@ FLOORS: dict[str, int | tuple[int, int]] = {
     "http1.body": 1,
     "http1.proxy": 1,
     "http1.response": 1,
-    "supervisor.idle": 1,
-    "supervisor.plan": 1,
+    "supervisor.crossing": (1, 1),
+    "supervisor.idle": (1, 1),
+    "supervisor.state": (1, 2),
+    "supervisor.vocabulary": (1, 3),
+    "supervisor.observe": (1, 4),
+    "supervisor.plan": (1, 4),
     "config.origins": 2,
     "config.paths": 2,
     "config.arguments": 2,
@@ -112,15 +117,22 @@ FLOORS: dict[str, int | tuple[int, int]] = {
     "control.server": 5,
     "control.client": 5,
     "zygote.main": 6,
-    "supervisor.clients": 6,
-    "supervisor.custody": 6,
-    "supervisor.deaths": 6,
-    "supervisor.generation": 6,
-    "supervisor.health": 6,
     "listeners.keeper": 5,
-    "supervisor.processes": 6,
-    "supervisor.report": 6,
-    "supervisor.shell": 6,
+    "supervisor.host": (6, 1),
+    "supervisor.processes": (6, 1),
+    "supervisor.report": (6, 1),
+    "supervisor.requests": (6, 1),
+    "supervisor.clients": (6, 2),
+    "supervisor.deaths": (6, 2),
+    "supervisor.generation": (6, 2),
+    "supervisor.alone": (6, 3),
+    "supervisor.children": (6, 3),
+    "supervisor.custody": (6, 3),
+    "supervisor.voice": (6, 3),
+    "supervisor.health": (6, 4),
+    "supervisor.zygotes": (6, 4),
+    "supervisor.shell": (6, 5),
+    "supervisor.start": (6, 6),
     "zygote.boot": 7,
     "cli": 7,
     "ctl": 7,
@@ -173,7 +185,11 @@ CORES = [
     "settings",
     "ipc.messages",
     "http1",
+    "supervisor.crossing",
     "supervisor.idle",
+    "supervisor.state",
+    "supervisor.vocabulary",
+    "supervisor.observe",
     "supervisor.plan",
     "wsgi",
     "logs.accesslog",
@@ -307,14 +323,14 @@ def reachable(module: str) -> set[str]:
     return seen
 
 
-def folder(module: str) -> str:
-    return module.rpartition(".")[0]
-
-
 def floor(module: str) -> tuple[int, int]:
     """Which floor, and which step of it: 0 where a floor has none."""
     place = FLOORS[module]
     return place if isinstance(place, tuple) else (place, 0)
+
+
+def folder(module: str) -> str:
+    return module.rpartition(".")[0]
 
 
 def number(module: str) -> str:
