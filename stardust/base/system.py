@@ -58,6 +58,9 @@ open_descriptor = os.open  # open(2)
 close = os.close  # close(2)
 dup = os.dup  # fcntl(2), F_DUPFD_CLOEXEC
 dup2 = os.dup2  # dup3(2)
+pipe = os.pipe  # pipe2(2), O_CLOEXEC: (end to read from, end to write to)
+read = os.read  # read(2): b"" at the end
+pread = os.pread  # pread(2): (descriptor, bytes, offset)
 write = os.write  # write(2): how many bytes were written
 lseek = os.lseek  # lseek(2)
 fstat = os.fstat  # fstat(2)
@@ -99,7 +102,11 @@ bind = socket.SocketType.bind  # bind(2): (socket, address)
 listen = socket.SocketType.listen  # listen(2): (socket, backlog)
 connect = socket.SocketType.connect  # connect(2): (socket, address)
 accept = socket.socket.accept  # accept4(2): (connection, address of its peer)
+# The same, but (descriptor, address of its peer): accept() is written in Python, and builds a socket.socket.
+bare_accept = socket.SocketType._accept  # type: ignore[attr-defined]
+getsockopt = socket.SocketType.getsockopt  # getsockopt(2): (socket, level, name[, bytes])
 setsockopt = socket.SocketType.setsockopt  # setsockopt(2): (socket, level, name, value)
+sendfile = os.sendfile  # sendfile(2): (to, from, offset, bytes)
 getaddrinfo = socket.getaddrinfo  # getaddrinfo(3)
 
 # recvmsg(2): what comes is closed on exec. PyPy does not name it.
@@ -159,6 +166,7 @@ def unacknowledged(descriptor: int) -> int:
 # ── Waiting ───────────────────────────────────────────────────────────────────────────────────────────
 
 poll = select.poll  # poll(2)
+epoll = select.epoll  # epoll(7)
 
 CALLS = frozenset(name for name, value in [*globals().items()] if name[0] != "_" and callable(value))
 """The names of all calls: what stands above."""

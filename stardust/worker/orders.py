@@ -8,11 +8,11 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 from typing import Optional
 
+from stardust.base import system
 from stardust.base.errors import assert_never
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel
@@ -62,14 +62,14 @@ class Orders:
 
     def _reopen(self, descriptor: int) -> None:
         if self.file is None:
-            os.close(descriptor)
+            system.close(descriptor)
         else:
             self.file.reopened(descriptor)
 
 
 def watch_termination(loop: Loop, *, alone: bool) -> None:
     """SIGTERM: leave, `alone` or to be followed. The handler only wakes the loop, which does the rest."""
-    reader, writer = socket.socketpair()
+    reader, writer = system.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
