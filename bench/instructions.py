@@ -98,6 +98,7 @@ Figures = Mapping[str, Sequence[float]]  # by case, one for each round
 
 def main() -> int:
     given = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a long run is ended by timeout(1) too
     checkouts = [*given.against, HERE.parent]
     try:
         found = measured(checkouts, given.case or [*CASES], given.rounds)

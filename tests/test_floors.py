@@ -1,6 +1,7 @@
 """The floors of the package: who may import whom, held by walking the syntax trees.
 
-The table FLOORS is the one in docs/architecture.md. A new module is one row here and one there.
+The table of docs/architecture.md is made of FLOORS. A new module is one row here; then run
+`python -m tests.test_floors`.
 The rules, each a test below:
 
 - a module imports only from lower floors, and lower steps of its floor (a pair: floor, step); or from its own
@@ -26,6 +27,8 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[1]
+PAGE = TOP / "docs" / "architecture.md"
+HEADING = "| folder | interpreter | modules, by floor | answer |\n|---|---|---|---|\n"
 
 FLOORS: dict[str, int | tuple[int, int]] = {
     "base.errors": 0,
@@ -35,6 +38,7 @@ FLOORS: dict[str, int | tuple[int, int]] = {
     "base.system": 0,
     "http1.grammar": 0,
     "base.budget": 1,
+    "base.signals": 1,
     "config.envfile": 1,
     "settings.kinds": 1,
     "settings.row": 1,
@@ -44,8 +48,12 @@ FLOORS: dict[str, int | tuple[int, int]] = {
     "http1.body": 1,
     "http1.proxy": 1,
     "http1.response": 1,
-    "supervisor.idle": 1,
-    "supervisor.plan": 1,
+    "supervisor.crossing": (1, 1),
+    "supervisor.idle": (1, 1),
+    "supervisor.state": (1, 2),
+    "supervisor.vocabulary": (1, 3),
+    "supervisor.observe": (1, 4),
+    "supervisor.plan": (1, 4),
     "config.origins": 2,
     "config.paths": 2,
     "config.arguments": 2,
@@ -109,15 +117,22 @@ FLOORS: dict[str, int | tuple[int, int]] = {
     "control.server": 5,
     "control.client": 5,
     "zygote.main": 6,
-    "supervisor.clients": 6,
-    "supervisor.custody": 6,
-    "supervisor.deaths": 6,
-    "supervisor.generation": 6,
-    "supervisor.health": 6,
     "listeners.keeper": 5,
-    "supervisor.processes": 6,
-    "supervisor.report": 6,
-    "supervisor.shell": 6,
+    "supervisor.host": (6, 1),
+    "supervisor.processes": (6, 1),
+    "supervisor.report": (6, 1),
+    "supervisor.requests": (6, 1),
+    "supervisor.clients": (6, 2),
+    "supervisor.deaths": (6, 2),
+    "supervisor.generation": (6, 2),
+    "supervisor.alone": (6, 3),
+    "supervisor.children": (6, 3),
+    "supervisor.custody": (6, 3),
+    "supervisor.voice": (6, 3),
+    "supervisor.health": (6, 4),
+    "supervisor.zygotes": (6, 4),
+    "supervisor.shell": (6, 5),
+    "supervisor.start": (6, 6),
     "zygote.boot": 7,
     "cli": 7,
     "ctl": 7,
@@ -170,7 +185,11 @@ CORES = [
     "settings",
     "ipc.messages",
     "http1",
+    "supervisor.crossing",
     "supervisor.idle",
+    "supervisor.state",
+    "supervisor.vocabulary",
+    "supervisor.observe",
     "supervisor.plan",
     "wsgi",
     "logs.accesslog",
@@ -304,14 +323,49 @@ def reachable(module: str) -> set[str]:
     return seen
 
 
-def folder(module: str) -> str:
-    return module.rpartition(".")[0]
-
-
 def floor(module: str) -> tuple[int, int]:
     """Which floor, and which step of it: 0 where a floor has none."""
     place = FLOORS[module]
     return place if isinstance(place, tuple) else (place, 0)
+
+
+def folder(module: str) -> str:
+    return module.rpartition(".")[0]
+
+
+def number(module: str) -> str:
+    """5 -> "5", (5, 12) -> "5.12"."""
+    place = FLOORS[module]
+    return str(place) if isinstance(place, int) else ".".join(map(str, place))
+
+
+def by_folder() -> Iterator[str]:
+    """The table of docs/architecture.md: folders from the ground up, and in each its modules, by floor."""
+    folders: dict[str, list[str]] = {}
+    for module in FLOORS:
+        folders.setdefault(folder(module), []).append(module)
+    for name, modules in sorted(folders.items(), key=lambda pair: (max(map(floor, pair[1])), pair[0])):
+        floors: dict[str, list[str]] = {}
+        for module in sorted(modules, key=lambda module: (floor(module), module)):
+            floors.setdefault(number(module), []).append(f"`{module.rpartition('.')[2]}`")
+        rooms = " · ".join(f"{place}: {' '.join(names)}" for place, names in floors.items())
+        side = "application's" if name in APP_SIDE else "server's"
+        about = ast.get_docstring(TREES[name]) if name else "argv → run."
+        assert about is not None
+        yield f"| `{name or 'stardust'}/` | {side} | {rooms} | {about.splitlines()[0].rstrip('.')} |"
+
+
+def write() -> None:
+    """Make the table of docs/architecture.md anew: `python -m tests.test_floors`."""
+    before, _, rest = PAGE.read_text().partition(HEADING)
+    after = rest[rest.index("\n\n") :]
+    PAGE.write_text(before + HEADING + "\n".join(by_folder()) + after)
+
+
+def test_the_page_has_this_table() -> None:
+    _, found, rest = PAGE.read_text().partition(HEADING)
+    assert found
+    assert rest.split("\n\n")[0].splitlines() == [*by_folder()], "run: python -m tests.test_floors"
 
 
 def test_every_module_has_a_floor() -> None:
@@ -417,3 +471,7 @@ def test_app_side_imports_under_the_oldest_interpreter() -> None:
         [pypy, "-B", "-c", program, *names], cwd=TOP, capture_output=True, text=True, timeout=60, check=False
     )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+if __name__ == "__main__":
+    write()

@@ -29,8 +29,10 @@ from stardust.ipc.channel import Channel, pair
 from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs.log import Log
 from stardust.settings.table import Config
-from stardust.supervisor import health, plan
-from stardust.supervisor.plan import Policy, State
+from stardust.supervisor import health, vocabulary
+from stardust.supervisor.observe import observe
+from stardust.supervisor.plan import plan
+from stardust.supervisor.state import Policy, State
 from stardust.worker.entrance import Door
 from stardust.worker.loop import Loop
 from stardust.worker.orders import Orders
@@ -94,16 +96,16 @@ class Supervisor:
         give_up = time.monotonic() + PATIENCE
         while not self.left:
             assert time.monotonic() < give_up, "it never leaves"
-            decided = plan.plan(self.state, self.now)
+            decided = plan(self.state, self.now)
             for action in decided.actions:
-                self.see(plan.Ordered(action))
+                self.see(vocabulary.Ordered(action))
                 self.act(action)
             if not decided.actions:
                 self.wait(decided.wake_at)
         os.close(self.board.descriptor)
 
-    def see(self, event: plan.Event) -> None:
-        self.state = plan.observe(self.state, event, self.now)
+    def see(self, event: vocabulary.Event) -> None:
+        self.state = observe(self.state, event, self.now)
 
     def wait(self, wake_at: float) -> None:
         poll = select.epoll()
@@ -122,34 +124,35 @@ class Supervisor:
             except BlockingIOError:
                 return
             assert isinstance(message, messages.Paused)
-            self.see(plan.Paused(worker.number, message.pause, message.connections, message.since))
+            self.see(vocabulary.Paused(worker.number, message.pause, message.connections, message.since))
 
-    def act(self, action: plan.Action) -> None:
+    def act(self, action: vocabulary.Action) -> None:
         match action:
-            case plan.Start(generation):
+            case vocabulary.Start(generation):
                 policy = Policy(workers=WORKERS, idle_timeout=TIMEOUT)
-                self.see(plan.Configured(generation, policy))
-                self.see(plan.Loaded(generation))
-            case plan.Fork(number):
+                self.see(vocabulary.Configured(generation, policy))
+                self.see(vocabulary.Loaded(generation))
+            case vocabulary.Fork(number):
                 self.workers[number] = Worker(number, self.listener, self.board, self.config)
-                self.see(plan.Ready(number))
-            case plan.CheckIdle():
+                self.see(vocabulary.Forked(number))
+                self.see(vocabulary.Ready(number))
+            case vocabulary.CheckIdle():
                 entries = [self.board.read(number) for number in self.workers]
-                self.see(plan.QuietSince(health.quiet_since(entries, self.now)))
-            case plan.Pause(number):
+                self.see(vocabulary.QuietSince(health.quiet_since(entries, self.now)))
+            case vocabulary.Pause(number):
                 for worker in self.workers.values():
                     worker.channel.send(messages.Pause(number))
-            case plan.Resume():
+            case vocabulary.Resume():
                 for worker in self.workers.values():
                     worker.channel.send(messages.Resume())
-            case plan.Retire(number):
+            case vocabulary.Retire(number):
                 worker = self.workers.pop(number)
                 worker.channel.send(messages.Stop())
                 worker.end()
-                self.see(plan.Gone(number, "exit code 0"))
-            case plan.Close(generation):
-                self.see(plan.ZygoteGone(generation))
-            case plan.Leave():
+                self.see(vocabulary.Gone(number, "exit code 0"))
+            case vocabulary.Close(generation):
+                self.see(vocabulary.ZygoteGone(generation))
+            case vocabulary.Leave():
                 self.left = True
 
 
@@ -223,7 +226,7 @@ def test_no_connection_is_lost(listener: socket.socket, threads: int, exits: int
             assert select.select([listener], [], [], PATIENCE)[0]
             supervisor = Supervisor(listener, config)
             supervisor.run()
-            pauses += supervisor.state.idle.pause
+            pauses += supervisor.state.idle.number
         attack.ending()
         while not attack.ended():
             if select.select([listener], [], [], TIMEOUT)[0]:

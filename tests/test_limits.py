@@ -31,10 +31,6 @@ EXCEPTIONS = {
     "settings/table.py: lines of Config": "the same",
     "settings/table.py: attributes of Config": "the same: an attribute each",
     "worker/serving.py: lines of Serving.begin": "the way of a request: hot, hence flat",
-    # To be mended:
-    "supervisor/plan.py: lines of the file": "is being split",
-    "supervisor/shell.py: lines of the file": "is being split",
-    "supervisor/shell.py: lines of Supervisor": "is being split",
 }
 
 Function = Union[ast.FunctionDef, ast.AsyncFunctionDef]

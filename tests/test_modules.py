@@ -14,6 +14,8 @@ TOP = Path(__file__).parents[1]
 UNTESTED = {
     "base/errors": "declarations; the texts are held by the tests of those who raise them",
     "logs/events": "declarations; tests/tools/test_manual.py holds the catalog that is made of them",
+    "supervisor/host": "declarations; mypy holds the shell and the hosts of tests to them",
+    "supervisor/vocabulary": "declarations; mypy holds each match over them to be complete",
     "worker/standing": "declarations; the tests of worker/parting hold what they mean",
     "worker/stream": "declarations; mypy holds both kinds of sockets to them",
     "__main__": "one call; every live test runs it",
@@ -28,6 +30,7 @@ AT_LARGE = {
     "test_packaging": "holds packaging/debian",
     "test_units": "holds packaging/systemd",
     "test_idle_exit": "plan, idle, loop and orders together, attacked",
+    "supervisor/test_histories": "observe and plan together, in random histories",
     "worker/test_wire": "http1, wsgi and the loop together, as a client sees them",
     "test_rules": "holds docs/http.md to the tests that are named after its rules",
     "http1/test_oracles": "head and body together, against h11 and httptools",

@@ -7,33 +7,22 @@ under way, of the next. A client that asked for a stop waits until the superviso
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from stardust.base.errors import ControlError
 from stardust.control.server import Client, Control
-from stardust.logs.log import Log
-from stardust.supervisor import plan
-from stardust.supervisor.plan import Outcome, State, Stop
-
-
-class Host(Protocol):
-    """What the supervisor does for its clients."""
-
-    state: State
-    log: Log
-
-    def watch(self, descriptor: int, react: Callable[[], object]) -> None: ...
-    def unwatch(self, descriptor: int) -> None: ...
-    def see(self, event: plan.Event) -> None: ...
-    def status(self) -> dict[str, object]: ...
+from stardust.supervisor import vocabulary
+from stardust.supervisor.host import Host
+from stardust.supervisor.state import Outcome, Stop
 
 
 class Clients:
-    """Those of one control socket; None if there is none, and then nobody comes."""
+    """Those of one control socket; None if there is none, and then nobody comes. `status`: all there is to
+    know, for one that asks."""
 
-    def __init__(self, control: Control | None, host: Host) -> None:
+    def __init__(self, control: Control | None, host: Host, status: Callable[[], dict[str, object]]) -> None:
         self._control = control
         self._host = host
+        self._status = status
         self._waiting: list[Client] = []  # for the reload under way
         self._waiting_next: list[Client] = []  # for the one after it
         self._stopping: list[Client] = []
@@ -80,13 +69,13 @@ class Clients:
             return
         match command:
             case "status":
-                client.finish(True, "", data=self._host.status())
+                client.finish(True, "", data=self._status())
                 self._dismiss(client)
             case "stop":
                 self._stopping.append(client)
                 # Who asks for what is under way already is not impatient, as one who signals twice is.
                 if self._host.state.stop is Stop.NO:
-                    self._host.see(plan.StopAsked())
+                    self._host.see(vocabulary.StopAsked())
             case "reload":
                 self._reload(client)
 
@@ -101,7 +90,7 @@ class Clients:
             self._waiting_next.append(client)
         else:
             self._waiting.append(client)
-        self._host.see(plan.ReloadAsked())
+        self._host.see(vocabulary.ReloadAsked())
 
     def _left(self, client: Client, fault: ControlError) -> None:
         if not client.gone:
@@ -113,7 +102,7 @@ class Clients:
         self._dismiss(client)
         if waited and not self._waiting:
             # systemd killed `stardustctl reload` at its time limit, and now says that the reload failed.
-            self._host.see(plan.ReloadAbandoned())
+            self._host.see(vocabulary.ReloadAbandoned())
 
     def _dismiss(self, client: Client) -> None:
         self._host.unwatch(client.fileno())

@@ -13,6 +13,7 @@ pause; if not, systemd closes the connections when the service is over. Rules:
 - What systemd returned stays with it until the application serves: a start that fails loses nobody. Then
   all of it is taken back at once, and goes to the workers as they have room.
 - More than the next start can be given (`store.room`) are closed.
+- When all that happens is decided elsewhere (`crossing.py`, `plan.py`); the `Porter` does it.
 - Whoever waits here waits in the kernel: nothing is taken from the shelf while systemd has no room, and
   nothing is pressed into the link.
 
@@ -27,12 +28,25 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Container, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from stardust.base.address import Address
 from stardust.base.errors import HandoffError
 from stardust.ipc.handoff import Link, Passage, decode, encode
+from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs.log import Log
+from stardust.supervisor.generation import Generations
+from stardust.supervisor.host import Host
+from stardust.supervisor.vocabulary import (
+    Collect,
+    HandOn,
+    Moved,
+    Shelved,
+    Store,
+    StoringFailed,
+    TakeUp,
+    ToConnection,
+)
 from stardust.systemd.notify import Notifier
 from stardust.systemd.store import CONNECTION, TABLE
 
@@ -168,3 +182,72 @@ class Custody:
         if self.storing:
             os.close(self._table)
         self.shelf.close()
+
+
+class Porter:
+    """Does with the connections of a custody what is decided. `link` leads from worker to worker."""
+
+    def __init__(
+        self, host: Host, custody: Custody, generations: Generations, scoreboard: Scoreboard, link: Link
+    ) -> None:
+        self._host = host
+        self._custody = custody
+        self._generations = generations
+        self._scoreboard = scoreboard
+        self._link = link
+        self._watching = False  # the shelf
+
+    def act(self, action: ToConnection) -> None:
+        match action:
+            case TakeUp():
+                self._take_up()
+            case HandOn():
+                if self._custody.hand_on(self._link):
+                    self._host.see(Moved())
+            case Store():
+                self._store()
+            case Collect(last):
+                self._collect(last)
+            case _:
+                assert_never(action)
+
+    def _take_up(self) -> None:
+        generation = self._generations.book[self._host.state.serving]
+        wanted = generation.listeners if generation.config.store_connections else []
+        count = self._custody.take_up([each.address for each in wanted], self._host.now)
+        if count:
+            self._host.log.info(f"connections that outlived the restart: {count}")
+
+    def _store(self) -> None:
+        """The word on the scoreboard is what workers go by."""
+        try:
+            self._custody.open()
+        except OSError as fault:
+            self._host.log.error(f"idle connections will not outlive this stop: {fault.strerror}")
+            self._host.see(StoringFailed())
+        self._scoreboard.storing = self._custody.storing
+
+    def _collect(self, last: bool) -> None:
+        """While systemd has no room, nobody looks at the shelf. What is on its way to a worker belongs to
+        systemd too when no worker is left."""
+        shelf = self._custody.shelf
+        done = self._custody.collect(shelf) and (not last or self._custody.collect(self._link))
+        if done:
+            self._host.see(Moved())
+        if done and not self._watching:
+            self._host.watch(shelf.fileno(), lambda: self._host.see(Shelved()))
+        elif not done:
+            self._host.unwatch(shelf.fileno())
+        self._watching = done
+
+    def close(self) -> None:
+        """Say what has become of them; what is left here is closed."""
+        custody = self._custody
+        if custody.stored:
+            self._host.log.info(f"idle connections left to systemd, for the next start: {custody.stored}")
+        if custody.surplus:
+            self._host.log.warning(
+                f"idle connections closed, for the next start could not be given them: {custody.surplus}"
+                "; raise LimitNOFILE= of the unit"
+            )
+        custody.close()

@@ -1,74 +1,33 @@
-"""What belongs to one generation: settings and listeners, access log, zygote, and what that is told first.
+"""Generations: what belongs to one, how one is opened, and how it is forgotten.
 
-Whatever is opened here is closed here. Nothing is decided here: that is `plan.py`'s.
+Whatever is opened here is closed here. The book has a generation from when its listeners are open until the
+state knows it no longer (`reconcile`). Nothing is decided here: that is `plan.py`'s.
 """
 
 from __future__ import annotations
 
-import math
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from stardust.base.records import dataclass, field
+from stardust.base import address
+from stardust.base.errors import Exit, StardustError
+from stardust.base.records import dataclass, replace
+from stardust.config.environment import application_environment
+from stardust.config.reading import read
 from stardust.ipc import messages
-from stardust.ipc.handoff import Link
-from stardust.ipc.scoreboard import Entry, Scoreboard
+from stardust.ipc.handoff import Link, Passage
+from stardust.ipc.scoreboard import Scoreboard
+from stardust.listeners import listeners as listener
+from stardust.listeners.keeper import Keeper
 from stardust.listeners.listeners import Listener
-from stardust.logs import accesslog
-from stardust.logs.accesslog import Record
 from stardust.logs.log import Log, Sink
-from stardust.logs.logfile import LogFile
 from stardust.settings import table as settings
 from stardust.settings.table import Config
-from stardust.supervisor.plan import Policy
+from stardust.supervisor import processes, vocabulary
+from stardust.supervisor.host import Host, Surroundings
 from stardust.supervisor.processes import ZygoteChannel
-
-
-class RequestLog:
-    """A generation's access log as the supervisor has it.
-
-    Workers write to it, and are given its descriptor; here is written about requests whose worker was killed.
-    """
-
-    def __init__(self, config: Config, log: Log) -> None:
-        self._config = config
-        self._line: Callable[[Record], str] = accesslog.formatter(config.access_log_format)
-        self.descriptor = open_request_log(config.access_log)
-        self._file = LogFile(os.dup(self.descriptor), log)
-
-    def reopen(self) -> None:
-        """Go on in a new file of the old name. Raises OSError; then the old one stays in use."""
-        fresh = open_request_log(self._config.access_log)
-        os.close(self.descriptor)
-        self.descriptor = fresh
-        self._file.reopened(os.dup(fresh))
-
-    def killed(self, entry: Entry, why: str, *, now: float, wall: float) -> None:
-        """A request that ended with its worker. `wall` + monotonic seconds = seconds since the epoch."""
-        peer, method, target, version = (entry.text.split(" ") + [""] * 4)[:4]
-        record = Record(
-            when=entry.since + wall,
-            duration=now - entry.since,
-            peer="" if peer == "-" else peer,
-            user="",
-            method=method,
-            target=target,
-            version=version,
-            status=0,
-            sent=0,
-            referer="",
-            agent="",
-            host="",
-            note=why,
-            pid=entry.pid,
-        )
-        self._file.add(self._line(record))
-        self._file.flush()
-
-    def close(self) -> None:
-        os.close(self.descriptor)
-        self._file.close()
+from stardust.supervisor.requests import RequestLog
+from stardust.supervisor.state import Policy, Stop
 
 
 @dataclass(slots=True)
@@ -81,13 +40,6 @@ class Generation:
     pid: int = 0
     channel: ZygoteChannel | None = None
     requests: RequestLog | None = None
-    owes: dict[int, float] = field(default_factory=dict)
-    """By worker, since when its zygote owes an answer: that it was forked, or how it ended."""
-
-    @property
-    def deaf_at(self) -> float:
-        """When a zygote that goes on owing an answer is to be given up."""
-        return min(self.owes.values(), default=math.inf) + self.config.boot_timeout
 
     @property
     def interpreter(self) -> str:
@@ -100,10 +52,11 @@ class Generation:
         return Policy(
             workers=self.config.max_workers,
             spawn_interval=self.config.spawn_interval,
-            respawn_pause=self.config.main_process_delay,
+            least_backoff=self.config.main_process_delay,
             boot_timeout=self.config.boot_timeout,
             graceful_timeout=self.config.graceful_timeout,
             idle_timeout=0.0 if self.own_listeners else self.config.idle_timeout,
+            store=self.config.store_connections,
         )
 
     @property
@@ -136,8 +89,95 @@ class Generation:
         )
 
 
-def open_request_log(path: str) -> int:
-    """A descriptor to append to; "-" is standard output. Raises OSError, with the path in it."""
-    if path == "-":
-        return os.dup(1)
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+class Generations:
+    """The book of them, by number. `link` leads from worker to worker, `shelf` to the next start."""
+
+    def __init__(
+        self, host: Host, given: Surroundings, scoreboard: Scoreboard, link: Link, shelf: Link
+    ) -> None:
+        self.book: dict[int, Generation] = {}
+        self._host = host
+        self._given = given
+        self._scoreboard = scoreboard
+        self._link = link
+        self._shelf = shelf
+        self._keeper = Keeper(given.notifier, given.stored)
+
+    def open(self, number: int) -> Generation | None:
+        """Do all that can fail without touching what serves: settings, listeners, log, interpreter. None if
+        it has failed, which was seen then."""
+        see = self._host.see
+        interpreter = ""
+        try:
+            generation = self._configured(number)
+            interpreter = generation.interpreter
+            generation.open_request_log(self._host.log)
+            environ = application_environment(generation.config, self._given.environ)
+            generation.pid, generation.channel = processes.start_zygote(interpreter, environ)
+        except StardustError as fault:
+            see(vocabulary.Failed(number, str(fault), "", Exit(fault.exit)))
+            return None
+        except OSError as fault:
+            reason = f"{fault.filename or interpreter}: {fault.strerror}"
+            see(vocabulary.Failed(number, reason, "", Exit.FAILURE))
+            return None
+        links = (self._link, self._shelf)
+        generation.channel.send(generation.first_message(self._scoreboard, self._host.log.sink, links))
+        return generation
+
+    def _configured(self, number: int) -> Generation:
+        """Raises ConfigError, and what opening listeners raises."""
+        given = self._given
+        config = given.config if number == 1 else read(given.arguments, given.environ).config
+        listeners = self._keeper.open(config, given.inherited, self._bound())
+        generation = self.book[number] = Generation(number, config, listeners)
+        policy = generation.policy
+        store = policy.store and given.notifier.connected
+        self._host.see(vocabulary.Configured(number, replace(policy, store=store)))
+        self._warn_of_idle_timeout(generation)
+        self._warn_of_backlog(generation)
+        return generation
+
+    def _warn_of_backlog(self, generation: Generation) -> None:
+        wanted, most = generation.config.backlog, listener.most_backlog()
+        if wanted > most and generation.own_listeners:
+            self._host.log.warning(
+                f"backlog = {wanted}, and the kernel keeps no more than {most} connections waiting: raise "
+                f"net.core.somaxconn to {wanted} (sysctl.d(5)), or lower backlog"
+            )
+
+    def _warn_of_idle_timeout(self, generation: Generation) -> None:
+        timeout = generation.config.idle_timeout
+        if timeout and generation.own_listeners:
+            own = generation.own_listeners[0]
+            self._host.log.warning(
+                f"idle-timeout = {timeout:g} has no effect: systemd does not listen on {own.name} "
+                f"{own.address}, and no connection there could start the server again; give it a socket unit "
+                "(systemd.socket(5))"
+            )
+
+    def _bound(self) -> list[Listener]:
+        """Every open listener, once."""
+        everyone = [each for generation in self.book.values() for each in generation.listeners]
+        return list({each.socket.fileno(): each for each in everyone}.values())
+
+    def reconcile(self) -> None:
+        """Give back what belongs to generations that are over: their logs, and listeners nobody else has."""
+        state = self._host.state
+        keeper = self._keeper
+        let_go = keeper.close if state.stop is Stop.NO else keeper.leave
+        for number in self.book.keys() - state.generations.keys():
+            generation = self.book.pop(number)
+            for each in listener.superseded(generation.listeners, self._bound()):
+                if state.stop is Stop.NO and not each.inherited:
+                    self._pass_on(each)
+                let_go(each)
+            if generation.requests is not None:
+                generation.requests.close()
+
+    def _pass_on(self, each: Listener) -> None:
+        """Give what queues at a listener that is given up to the workers that stay, who do not have it."""
+        for sock, accepted in listener.accept_all(each):
+            with sock:
+                passage = Passage(each.address, *address.peer(accepted), 0, 0.0, self._host.now, b"")
+                self._link.give(sock.fileno(), passage)

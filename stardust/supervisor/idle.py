@@ -38,12 +38,12 @@ class Stage(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """`since`: nobody has needed the server from then on, for all that is known. `pause`: the number of the
-    last one; `missing`: who has not answered it yet; `until`: when it is over without their answers."""
+    """`since`: nobody has needed the server from then on, for all that is known. `number`: that of
+    the last pause; `missing`: who has not answered it yet; `until`: when it is over without their answers."""
 
     stage: Stage = Stage.WATCHING
     since: float = math.inf
-    pause: int = 0
+    number: int = 0
     missing: frozenset[int] = frozenset()
     until: float = math.inf
 
@@ -63,14 +63,14 @@ def looked(watch: Watch, since: float, timeout: float, now: float) -> Watch:
 
 def paused(watch: Watch, workers: Iterable[int], now: float) -> Watch:
     """All `workers` have been asked."""
-    return Watch(Stage.ASKED, watch.since, watch.pause + 1, frozenset(workers), now + ANSWER_WITHIN)
+    return Watch(Stage.ASKED, watch.since, watch.number + 1, frozenset(workers), now + ANSWER_WITHIN)
 
 
 def answered(
-    watch: Watch, worker: int, pause: int, connections: int, since: float, timeout: float, now: float
+    watch: Watch, worker: int, number: int, connections: int, since: float, timeout: float, now: float
 ) -> Watch:
     """A worker holds so many connections; if none, then since `since`."""
-    if watch.stage is not Stage.ASKED or pause != watch.pause or worker not in watch.missing:
+    if watch.stage is not Stage.ASKED or number != watch.number or worker not in watch.missing:
         return watch
     if connections or since + timeout > now:
         return replace(watch, stage=Stage.OVER, since=now if connections else since)
@@ -80,4 +80,4 @@ def answered(
 
 def resumed(watch: Watch, now: float) -> Watch:
     """Everybody accepts again. After answers it is known since when nobody is connected; else it is not."""
-    return Watch(Stage.WATCHING, watch.since if watch.stage is Stage.OVER else now, watch.pause)
+    return Watch(Stage.WATCHING, watch.since if watch.stage is Stage.OVER else now, watch.number)

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Never, NoReturn
 
 from stardust.base import system
 from stardust.ipc import messages
@@ -56,7 +57,7 @@ def start_zygote(interpreter: str, environ: Mapping[str, str]) -> tuple[int, Zyg
     return pid, Channel(ours, messages.SUPERVISOR_OF_ZYGOTE)
 
 
-def replace_by_server(interpreter: str, environ: Mapping[str, str], waiting: socket.socket) -> None:
+def replace_by_server(interpreter: str, environ: Mapping[str, str], waiting: socket.socket) -> NoReturn:
     """Become `interpreter`, with what is to be served waiting in the channel end `waiting` (execve(2))."""
     waiting.set_inheritable(True)
     os.execve(interpreter, [interpreter, _BOOT, str(waiting.fileno())], dict(environ))
@@ -92,6 +93,17 @@ def _parent(pid: int) -> int:
         return system.parent(pid)
     except OSError:
         return 0
+
+
+def next_message(channel: Channel[messages.Heard, Never]) -> messages.Heard | None:
+    """The next message, None if there is none now, or never will be one (`channel.at_end`). ChannelError: it
+    is invalid."""
+    if channel.at_end:
+        return None
+    try:
+        return channel.receive()
+    except BlockingIOError:
+        return None
 
 
 def memory_for_stacks() -> int:

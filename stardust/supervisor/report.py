@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 
 from stardust import __version__
 from stardust.ipc.scoreboard import BUSY, STATES, Entry
-from stardust.supervisor import plan
-from stardust.supervisor.plan import Outcome, Phase, State, Stop
+from stardust.supervisor.state import Outcome, Phase, State, Stop, target
 
 LONGEST_REQUEST = 120  # characters of a worker's request: the whole report must fit into a socket's buffer
 
@@ -35,7 +34,7 @@ def line(state: State, entries: Mapping[int, Entry], wall: float) -> str:
         text = f"Stopping, {len(state.workers)} workers left"
     else:
         number = state.serving or state.coming
-        text = f"Generation {number}, {ready}/{plan.target(state)} workers ready, {busy} busy"
+        text = f"Generation {number}, {ready}/{target(state)} workers ready, {busy} busy"
         text = text if standing == "running" else f"{standing.capitalize()}: {text}"
     return f"{text}; {_told(state.last, wall)}" if state.last else text
 
@@ -68,7 +67,7 @@ def whole(
         "uptime": round(now - started, 3),
         "ready": ready,
         "busy": busy,
-        "total": plan.target(state),
+        "total": target(state),
         "workers": [_worker(state, number, entries, now) for number in state.workers],
         "reload": _reload(state, wall),
         "listeners": [{"name": name, "address": address} for name, address in listeners],

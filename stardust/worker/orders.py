@@ -9,11 +9,11 @@ Runs in the application's interpreter too.
 from __future__ import annotations
 
 import signal
-import socket
 from typing import Optional
 
 from stardust.base import system
 from stardust.base.errors import assert_never
+from stardust.base.signals import Wakeup
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel
 from stardust.logs.logfile import LogFile
@@ -69,14 +69,10 @@ class Orders:
 
 def watch_termination(loop: Loop, *, alone: bool) -> None:
     """SIGTERM: leave, `alone` or to be followed. The handler only wakes the loop, which does the rest."""
-    reader, writer = system.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    wakeup = Wakeup((signal.SIGTERM,))
 
-    def react(keep: socket.socket = writer) -> None:
-        if signal.SIGTERM in reader.recv(4096):
+    def react() -> None:
+        if wakeup.take():
             loop.parting.leave(final=alone)
 
-    loop.watch(reader.fileno(), react)
+    loop.watch(wakeup.fileno(), react)

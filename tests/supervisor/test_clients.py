@@ -20,9 +20,9 @@ from stardust.control import trust
 from stardust.control.server import Control
 from stardust.control.trust import Peer
 from stardust.logs.log import Log
-from stardust.supervisor import plan
+from stardust.supervisor import vocabulary
 from stardust.supervisor.clients import Clients
-from stardust.supervisor.plan import Outcome, State, Stop
+from stardust.supervisor.state import Outcome, State, Stop
 
 PATIENCE = 30.0  # s
 
@@ -47,8 +47,9 @@ class Host:
 
     def __init__(self, log: Log) -> None:
         self.state = IDLE
+        self.now = 0.0
         self.log = log
-        self.seen: list[plan.Event] = []
+        self.seen: list[vocabulary.Event] = []
         self.watched: dict[int, Callable[[], object]] = {}
 
     def watch(self, descriptor: int, react: Callable[[], object]) -> None:
@@ -58,11 +59,8 @@ class Host:
     def unwatch(self, descriptor: int) -> None:
         del self.watched[descriptor]
 
-    def see(self, event: plan.Event) -> None:
+    def see(self, event: vocabulary.Event) -> None:
         self.seen.append(event)
-
-    def status(self) -> dict[str, object]:
-        return {"state": "running"}
 
     def turn(self) -> None:
         """Wait until something is readable, and react to all that is."""
@@ -70,6 +68,10 @@ class Host:
         assert ready, "nobody has said anything"
         for descriptor in ready:
             self.watched[descriptor]()
+
+
+def status() -> dict[str, object]:
+    return {"state": "running"}
 
 
 class Visitor:
@@ -105,7 +107,7 @@ class Stage:
         self.control = Control.bind(self.path)
         self.door = self.control.fileno()
         self.host = Host(Log("supervisor", descriptor=self.log_descriptor))
-        self.clients = Clients(self.control, self.host)
+        self.clients = Clients(self.control, self.host, status)
         self.visitors: list[Visitor] = []
 
     def visit(self) -> Visitor:
@@ -160,7 +162,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 def test_without_a_control_socket_nobody_comes() -> None:
     host = Host(Log("supervisor"))
-    clients = Clients(None, host)
+    clients = Clients(None, host, status)
     clients.progress("nobody hears it")
     clients.conclude(GOOD)
     clients.close()
@@ -222,7 +224,7 @@ def test_a_command_in_two_pieces(stage: Stage) -> None:
     stage.say(visitor, b'{"command": ')
     assert (visitor.hear(), stage.host.seen) == ([], [])
     stage.say(visitor, b'"reload"}\n')
-    assert stage.host.seen == [plan.ReloadAsked()]
+    assert stage.host.seen == [vocabulary.ReloadAsked()]
 
 
 # --- status ----------------------------------------------------------------------------------------------
@@ -257,14 +259,14 @@ def test_status_is_answered_at_once(stage: Stage, state: State) -> None:
 )
 def test_reload_waits_for_its_verdict(stage: Stage, outcome: Outcome, answer: dict[str, object]) -> None:
     visitor = stage.ask("reload")
-    assert stage.host.seen == [plan.ReloadAsked()]
+    assert stage.host.seen == [vocabulary.ReloadAsked()]
     assert visitor.hear() == []
     stage.clients.progress("generation 2: 1/2 workers ready")
     assert visitor.hear() == [{"progress": "generation 2: 1/2 workers ready"}]
     stage.clients.conclude(outcome)
     assert visitor.hear() == [answer]
     assert visitor.ended
-    assert (stage.present, stage.host.seen) == (0, [plan.ReloadAsked()])
+    assert (stage.present, stage.host.seen) == (0, [vocabulary.ReloadAsked()])
 
 
 def test_a_verdict_is_told_once(stage: Stage) -> None:
@@ -287,7 +289,7 @@ def test_reload_during_a_reload_waits_for_the_next(stage: Stage, state: State) -
     first = stage.ask("reload")
     stage.host.state = state
     second = stage.ask("reload")
-    assert stage.host.seen == [plan.ReloadAsked(), plan.ReloadAsked()]
+    assert stage.host.seen == [vocabulary.ReloadAsked(), vocabulary.ReloadAsked()]
     assert second.hear() == [WAIT]
 
     stage.clients.progress("generation 2: 1/2 workers ready")
@@ -364,7 +366,7 @@ def test_no_reload_while_stopping(stage: Stage, stop: Stop) -> None:
 
 def test_who_leaves_abandons_the_reload(stage: Stage) -> None:
     stage.leave(stage.ask("reload"))
-    assert stage.host.seen == [plan.ReloadAsked(), plan.ReloadAbandoned()]
+    assert stage.host.seen == [vocabulary.ReloadAsked(), vocabulary.ReloadAbandoned()]
     assert stage.present == 0
     stage.clients.progress("nobody hears it")
     stage.clients.conclude(BAD)
@@ -375,7 +377,7 @@ def test_who_says_more_abandons_it_too(stage: Stage) -> None:
     stage.say(visitor, b'{"command": "status"}\n')
     assert visitor.hear() == [verdict(False, "only one command is allowed per connection")]
     assert visitor.ended
-    assert stage.host.seen == [plan.ReloadAsked(), plan.ReloadAbandoned()]
+    assert stage.host.seen == [vocabulary.ReloadAsked(), vocabulary.ReloadAbandoned()]
 
 
 def test_who_does_not_read_abandons_it_too(stage: Stage) -> None:
@@ -383,7 +385,7 @@ def test_who_does_not_read_abandons_it_too(stage: Stage) -> None:
     for _ in range(100):  # 10 MB: more than any send buffer
         stage.clients.progress("x" * 100_000)
     stage.host.turn()
-    assert stage.host.seen == [plan.ReloadAsked(), plan.ReloadAbandoned()]
+    assert stage.host.seen == [vocabulary.ReloadAsked(), vocabulary.ReloadAbandoned()]
     assert stage.present == 0
 
 
@@ -394,7 +396,7 @@ def test_not_while_another_waits_for_the_same(stage: Stage) -> None:
     stage.clients.progress("half")
     assert second.hear() == [{"progress": "half"}]
     stage.leave(second)
-    assert stage.host.seen == [plan.ReloadAbandoned()]
+    assert stage.host.seen == [vocabulary.ReloadAbandoned()]
 
 
 def test_who_waits_for_the_next_does_not_keep_this_one(stage: Stage) -> None:
@@ -403,7 +405,7 @@ def test_who_waits_for_the_next_does_not_keep_this_one(stage: Stage) -> None:
     second = stage.ask("reload")
     stage.host.seen.clear()
     stage.leave(first)
-    assert stage.host.seen == [plan.ReloadAbandoned()]
+    assert stage.host.seen == [vocabulary.ReloadAbandoned()]
     stage.clients.conclude(BAD)
     assert second.hear() == [WAIT]
     stage.clients.conclude(GOOD)
@@ -428,7 +430,7 @@ def test_who_waits_for_the_next_may_leave(stage: Stage) -> None:
 
 def test_stop_waits_for_the_end(stage: Stage) -> None:
     visitor = stage.ask("stop")
-    assert stage.host.seen == [plan.StopAsked()]
+    assert stage.host.seen == [vocabulary.StopAsked()]
     stage.clients.progress("of no reload of its own")
     stage.clients.conclude(BAD)
     assert (visitor.hear(), visitor.ended) == ([], False)
@@ -440,14 +442,14 @@ def test_two_who_stop_are_not_in_a_hurry(stage: Stage) -> None:
     first = stage.ask("stop")
     stage.host.state = replace(IDLE, stop=Stop.GRACEFUL)
     second = stage.ask("stop")
-    assert stage.host.seen == [plan.StopAsked()]
+    assert stage.host.seen == [vocabulary.StopAsked()]
     stage.clients.close()
     assert first.hear() == second.hear() == [verdict(True, "stopped")]
 
 
 def test_who_asked_for_the_stop_may_leave(stage: Stage) -> None:
     stage.leave(stage.ask("stop"))
-    assert (stage.present, stage.host.seen) == (0, [plan.StopAsked()])
+    assert (stage.present, stage.host.seen) == (0, [vocabulary.StopAsked()])
     stage.clients.close()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stardust.base.address import Address
+from stardust.base.errors import Exit
 from stardust.ipc.handoff import Link, Passage
 from stardust.logs.log import Log
+from stardust.supervisor import vocabulary
+from stardust.supervisor.crossing import Crossing, Leg
 from stardust.supervisor.custody import Custody, entries, entry
 from stardust.systemd.notify import Notifier
 from stardust.systemd.store import CONNECTION, TABLE
 from tests.descriptors import open_descriptors
+from tests.supervisor.stage import Stage
 
 HERE = Address("tcp", "127.0.0.1", 8000)
 PASSAGE = Passage(HERE, "192.0.2.1", "4711", 3, 0.0, 11.25, b"")
@@ -315,3 +322,88 @@ def test_nothing_is_left_open(directory: Path) -> None:
     first.close()
     next_run.close()
     assert open_descriptors() == before
+
+
+# --- as it is decided --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("systemd", ["takes them at last", "never takes them"])
+def test_connections_to_be_stored_hold_the_end_up(
+    stage: Callable[..., Stage], tmp_path: Path, systemd: str
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        it = stage(max_workers=1, store_connections=True, notify=manager.getsockname())
+        supervisor = it.supervisor
+        it.boot()
+        other = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        with other, contextlib.suppress(BlockingIOError):
+            while other.sendto(b"X_OTHER=1", manager.getsockname()):
+                pass
+        supervisor.see(vocabulary.StopAsked())
+        it.settle()
+        assert supervisor.scoreboard.storing
+        os.kill(it.workers[1].pid, signal.SIGKILL)
+        it.until(lambda: not supervisor.state.workers)
+        it.until(lambda: not supervisor.state.generations)
+        assert supervisor.state.crossing.leg is Leg.LAST
+        assert supervisor.exit is None
+        if systemd == "never takes them":
+            supervisor.now = supervisor.state.crossing.until
+        else:
+            with contextlib.suppress(BlockingIOError):
+                while manager.recv(100):
+                    pass
+            supervisor.now = supervisor.state.crossing.again
+        it.settle()
+        assert supervisor.exit is Exit.OK
+
+
+def test_what_lies_on_the_shelf_is_collected_when_it_comes(
+    stage: Callable[..., Stage], tmp_path: Path, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        it = stage(max_workers=1, store_connections=True, notify=manager.getsockname())
+        custody = it.supervisor.porter._custody
+        it.boot()
+        it.supervisor.see(vocabulary.StopAsked())
+        it.settle()
+        assert it.supervisor.state.crossing == Crossing(Leg.STORING)
+        custody.shelf.give(pair[1].fileno(), PASSAGE)
+        it.until(lambda: custody.stored == 1)
+        assert it.supervisor.state.crossing == Crossing(Leg.STORING)
+
+
+def test_where_no_memory_is_to_be_had_nothing_is_stored(
+    stage: Callable[..., Stage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        it = stage(max_workers=1, store_connections=True, notify=manager.getsockname())
+        it.boot()
+
+        def refuse() -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        monkeypatch.setattr(it.supervisor.porter._custody, "open", refuse)
+        it.supervisor.see(vocabulary.StopAsked())
+        it.settle()
+        assert not it.supervisor.scoreboard.storing
+        assert it.supervisor.state.crossing == Crossing()
+        assert "idle connections will not outlive this stop: Too many open files" in it.log.read_text()
+
+
+@pytest.mark.parametrize("notify", [False, True], ids=["nobody keeps them", "not wanted"])
+def test_nothing_is_stored_where_nobody_keeps_it_or_nobody_wants_it(
+    stage: Callable[..., Stage], tmp_path: Path, notify: bool
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        name = manager.getsockname() if notify else ""
+        it = stage(max_workers=1, store_connections=not notify, notify=name)
+        it.boot()
+        it.supervisor.see(vocabulary.StopAsked())
+        it.settle()
+        assert it.supervisor.state.crossing == Crossing()
+        assert not it.supervisor.scoreboard.storing

@@ -1,11 +1,10 @@
-"""What belongs to a generation: what its zygote is told first, and its access log."""
+"""Generations: what a zygote is told first, what decisions depend on, and how one is opened."""
 
 from __future__ import annotations
 
-import math
 import os
 import socket
-import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,16 @@ from stardust.base.address import Address
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel, pair
 from stardust.ipc.handoff import Link
-from stardust.ipc.scoreboard import BUSY, Entry, Scoreboard
+from stardust.ipc.scoreboard import Scoreboard
+from stardust.listeners import listeners as listener
 from stardust.listeners.listeners import Listener
 from stardust.logs.log import Log, Sink
 from stardust.settings.table import Config, Listen
-from stardust.supervisor.generation import Generation, RequestLog, open_request_log
-from stardust.supervisor.plan import Policy
+from stardust.supervisor import vocabulary
+from stardust.supervisor.generation import Generation
+from stardust.supervisor.state import Policy
 from stardust.zygote import main as zygote
+from tests.supervisor.stage import Stage
 
 # --- what a zygote is told first -------------------------------------------------------------------------
 
@@ -83,37 +85,7 @@ def test_zygote_understands_its_first_message(
             os.close(descriptor)
 
 
-# --- the access log --------------------------------------------------------------------------------------
-
-
-def test_access_log_is_appended_to(tmp_path: Path) -> None:
-    path = tmp_path / "access.log"
-    path.write_text("before\n")
-    descriptor = open_request_log(str(path))
-    os.write(descriptor, b"after\n")
-    assert not os.get_inheritable(descriptor)
-    os.close(descriptor)
-    assert path.read_text() == "before\nafter\n"
-
-
-def test_access_log_is_not_for_everybody(tmp_path: Path) -> None:
-    path = tmp_path / "access.log"
-    os.close(open_request_log(str(path)))
-    assert stat.S_IMODE(path.stat().st_mode) & 0o027 == 0
-
-
-def test_access_log_on_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
-    descriptor = open_request_log("-")
-    os.write(descriptor, b"a line\n")
-    os.close(descriptor)
-    assert capfd.readouterr().out == "a line\n"
-
-
-def test_access_log_that_cannot_be_opened(tmp_path: Path) -> None:
-    path = str(tmp_path / "nowhere" / "access.log")
-    with pytest.raises(FileNotFoundError) as caught:
-        open_request_log(path)
-    assert caught.value.filename == path
+# --- what decisions depend on ---------------------------------------------------------------------------
 
 
 def test_what_decisions_depend_on() -> None:
@@ -124,8 +96,9 @@ def test_what_decisions_depend_on() -> None:
         boot_timeout=3,
         graceful_timeout=4,
         idle_timeout=5,
+        store_connections=True,
     )
-    assert Generation(1, config, []).policy == Policy(3, 1, 2, 3, 4, 5)
+    assert Generation(1, config, []).policy == Policy(3, 1, 2, 3, 4, 5, store=True)
 
 
 @pytest.mark.parametrize(
@@ -142,46 +115,42 @@ def test_idle_exit_only_where_systemd_listens(inherited: list[bool], timeout: fl
         assert [each.inherited for each in generation.own_listeners] == [False] * inherited.count(False)
 
 
-def test_a_zygote_that_owes_is_deaf_after_the_time_for_a_boot() -> None:
-    """The oldest debt counts; without one, it may be silent for ever."""
-    generation = Generation(1, Config(boot_timeout=60), [])
-    assert generation.deaf_at == math.inf
-    generation.owes |= {1: 30.0, 2: 10.0}
-    assert generation.deaf_at == 70.0
-    del generation.owes[2]
-    assert generation.deaf_at == 90.0
+# --- opened --------------------------------------------------------------------------------------------
 
 
-def test_a_killed_request_has_its_line(tmp_path: Path) -> None:
-    path = tmp_path / "access.log"
-    requests = RequestLog(Config(access_log=str(path), access_log_format="common"), Log("test"))
-    entry = Entry(4711, 1, BUSY, 9, 1, 1, 10.0, 0.0, 10.0, "192.0.2.1 GET /slow?a=b HTTP/1.1")
-    requests.killed(entry, "request-timeout", now=12.5, wall=0.0)
-    requests.killed(entry._replace(text="- POST / HTTP/1.0"), "killed by SIGKILL", now=12.5, wall=0.0)
-    requests.close()
-    first, second = path.read_text().splitlines()
-    assert first.startswith("192.0.2.1 - - [")
-    assert first.endswith('"GET /slow?a=b HTTP/1.1" - -')
-    assert '"POST / HTTP/1.0"' in second
+@pytest.mark.parametrize(("wanted", "warned"), [(4096, False), (4097, True)])
+def test_s11_a_backlog_that_the_kernel_cuts(
+    stage: Callable[..., Stage],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: int,
+    warned: bool,
+) -> None:
+    (tmp_path / "somaxconn").write_text("4096\n")
+    monkeypatch.setattr(listener, "SOMAXCONN_FILE", str(tmp_path / "somaxconn"))
+    it = stage(backlog=wanted)
+    it.settle()
+    text = "warning: backlog = 4097, and the kernel keeps no more than 4096 connections waiting"
+    assert (text in it.log.read_text()) is warned
 
 
-def test_a_renamed_log_is_followed(tmp_path: Path) -> None:
-    path = tmp_path / "access.log"
-    requests = RequestLog(Config(access_log=str(path)), Log("test"))
-    path.rename(tmp_path / "access.log.1")
-    requests.reopen()
-    os.write(requests.descriptor, b"new\n")
-    requests.close()
-    assert (path.read_text(), (tmp_path / "access.log.1").read_text()) == ("new\n", "")
+def test_reload_of_a_broken_file_starts_nothing(stage: Callable[..., Stage], tmp_path: Path) -> None:
+    it = stage(max_workers=1)
+    it.boot()
+    (tmp_path / "stardust.toml").write_text('app = "shop"\nmax-workers = "many"\n')
+    it.supervisor.see(vocabulary.ReloadAsked())
+    it.settle()
+    assert len(it.zygotes) == 1
+    assert it.supervisor.state.serving == 1
+    assert list(it.supervisor.generations.book) == [1]
+    log = it.log.read_text()
+    assert f"generation 2 failed: {tmp_path / 'stardust.toml'}:2: max-workers" in log
+    assert "; generation 1 goes on" in log
 
 
-def test_a_log_that_cannot_be_reopened_stays(tmp_path: Path) -> None:
-    directory = tmp_path / "log"
-    directory.mkdir()
-    requests = RequestLog(Config(access_log=str(directory / "access.log")), Log("test"))
-    directory.rename(tmp_path / "moved")
-    with pytest.raises(FileNotFoundError):
-        requests.reopen()
-    os.write(requests.descriptor, b"old\n")
-    requests.close()
-    assert (tmp_path / "moved" / "access.log").read_text() == "old\n"
+def test_idle_timeout_without_systemd_is_warned_of(stage: Callable[..., Stage], tmp_path: Path) -> None:
+    it = stage(idle_timeout=0.01)
+    it.boot()
+    assert it.supervisor.state.generations[1].policy.idle_timeout == 0
+    where = f"systemd does not listen on http {tmp_path / 'http.sock'}"
+    assert it.log.read_text().count(f"warning: idle-timeout = 0.01 has no effect: {where}") == 1

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stardust.ipc import messages
 from stardust.ipc.scoreboard import BUSY, EMPTY, IDLE, STARTING, Entry
 from stardust.supervisor.health import Judgement, Limits, alive, judge, quiet_since
+from stardust.supervisor.state import Phase
+from stardust.supervisor.vocabulary import Event, QuietSince
+from tests.supervisor.stage import Stage
 
 NOW = 1000.0
 BOTH = Limits(request_timeout=10.0, heartbeat_timeout=30.0)
@@ -195,3 +200,60 @@ def test_whoever_answered_is_not_stuck(seen: Entry, limits: Limits, pinged: floa
     judged = judge([(7, seen, limits)], {} if pinged is None else {7: pinged}, NOW)
     if pinged is None or seen.heartbeat >= pinged:
         assert "heartbeat-timeout" not in judged.stuck.values()
+
+
+# --- as it is done ---------------------------------------------------------------------------------------
+
+
+def test_workers_are_pinged_and_who_does_not_answer_is_stuck(stage: Callable[..., Stage]) -> None:
+    it = stage(max_workers=2, heartbeat_timeout=3)
+    it.boot()
+    it.settle()
+    for worker in it.workers.values():
+        assert worker.channel.receive() == messages.Ping()
+    asked = it.supervisor.now
+    it.supervisor.scoreboard.slot(it.workers[2].slot).beat(asked + 0.1)
+    assert it.supervisor.settle() == asked + 1
+    it.supervisor.now = asked + 3.1
+    it.settle()
+    phases = {number: worker.phase for number, worker in it.supervisor.state.workers.items()}
+    assert (phases[1], phases[2]) == (Phase.CONDEMNED, Phase.READY)
+    assert it.supervisor.state.workers[1].why == "heartbeat-timeout"
+    assert it.workers[2].channel.receive() == messages.Ping()
+
+
+def test_an_overdue_request_is_found_at_its_deadline(stage: Callable[..., Stage]) -> None:
+    it = stage(max_workers=1, request_timeout=5)
+    it.boot()
+    now = it.supervisor.now
+    it.supervisor.scoreboard.slot(0).busy(1, now, now + 2, b"192.0.2.1 GET / HTTP/1.1")
+    it.supervisor.now += 5  # what begins cannot be overdue earlier, and nobody looked since
+    it.settle()
+    assert it.supervisor.state.workers[1].why == "request-timeout"
+
+
+def test_without_limits_the_watchdog_asks(stage: Callable[..., Stage]) -> None:
+    it = stage(max_workers=1, watchdog=30.0)
+    it.boot()
+    assert it.workers[1].channel.receive() == messages.Ping()
+    it.supervisor.now += 10
+    it.settle()
+    it.workers[1].channel.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        it.workers[1].channel.receive()  # the first one is not answered
+    it.supervisor.scoreboard.slot(0).beat(it.supervisor.now)
+    it.supervisor.now += 10
+    it.settle()
+    assert it.workers[1].channel.receive() == messages.Ping()
+
+
+def test_quiet_since_the_last_request(stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+    it = stage(max_workers=2)
+    it.boot()
+    seen: list[Event] = []
+    for worker in it.workers.values():
+        it.supervisor.scoreboard.slot(worker.slot).idle(1, 0, 100.0 + worker.number)
+    with monkeypatch.context() as patch:
+        patch.setattr(it.supervisor, "see", seen.append)
+        it.supervisor.health.look_for_quiet()
+    assert seen == [QuietSince(102.0)]

@@ -68,7 +68,7 @@ def test_an_answer_that_does_not_count(worker: int, pause: int, connections: int
 
 @pytest.mark.parametrize("watch", [WATCHING, DUE, OVER, AGREED], ids=lambda watch: str(watch.stage))
 def test_an_answer_that_nobody_waits_for(watch: Watch) -> None:
-    assert idle.answered(watch, 1, watch.pause, 1, 0.0, TIMEOUT, 160.0) == watch
+    assert idle.answered(watch, 1, watch.number, 1, 0.0, TIMEOUT, 160.0) == watch
 
 
 @pytest.mark.parametrize("watch", [DUE, ASKED, OVER, AGREED], ids=lambda watch: str(watch.stage))
@@ -90,7 +90,7 @@ def test_the_scoreboard_is_no_answer(watch: Watch) -> None:
 def test_a_disturbance(watch: Watch, stage: Stage) -> None:
     """Who was told to pause must be told to go on."""
     disturbed = idle.disturbed(watch, 170.0)
-    assert (disturbed.stage, disturbed.since, disturbed.pause) == (stage, 170.0, watch.pause)
+    assert (disturbed.stage, disturbed.since, disturbed.number) == (stage, 170.0, watch.number)
 
 
 def test_nobody_answers() -> None:
@@ -100,4 +100,4 @@ def test_nobody_answers() -> None:
 
 def test_every_pause_has_its_number() -> None:
     again = idle.looked(idle.resumed(ASKED, 170.0), 100.0, TIMEOUT, 230.0)
-    assert idle.paused(again, [1], 230.0).pause == 2
+    assert idle.paused(again, [1], 230.0).number == 2

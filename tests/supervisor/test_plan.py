@@ -1,32 +1,20 @@
-"""The supervisor's decisions: named stories as dialogues, then random histories in a simulated world.
-
-In a dialogue, `>>` is what the supervisor sees and `<<` what it then does, in order and completely:
-
-    assert serving(workers=1) >> Gone(1, "exit code 1") >> Wait(0.1) << Fork(2, 0, 1)
-
-The simulation (`World`, `Histories`) plays zygotes and workers that load, fail, hang, leave and die in any
-order, and judges each action by what it knows of them itself. A failure prints the whole dialogue.
-"""
+"""The rules, as stories (dialogue.py). Random histories are in test_histories.py."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import Self
-
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from stardust.base.errors import Exit
-from stardust.supervisor import plan
-from stardust.supervisor.idle import ANSWER_WITHIN, Stage
-from stardust.supervisor.plan import (
+from stardust.supervisor.crossing import AGAIN, PATIENCE, Crossing, Leg
+from stardust.supervisor.idle import ANSWER_WITHIN
+from stardust.supervisor.state import Outcome, Policy, State, Watchdog
+from stardust.supervisor.vocabulary import (
     Action,
     Adjusted,
+    CheckAlive,
     CheckIdle,
     Close,
+    Collect,
     Conclude,
     Configured,
     Dump,
@@ -36,143 +24,52 @@ from stardust.supervisor.plan import (
     ForkFailed,
     GiveUp,
     Gone,
+    HandOn,
     Kill,
+    KillZygote,
     Leave,
     LeaveIdle,
     Leaving,
     Loaded,
-    Ordered,
-    Outcome,
+    Looked,
+    Moved,
+    Nonsense,
     Overdue,
     Pause,
     Paused,
-    Phase,
-    Plan,
-    Policy,
     QuietSince,
     Ready,
+    Reaping,
     ReloadAbandoned,
     ReloadAsked,
     Resume,
     Retire,
+    SayAlive,
     SayReady,
     SayReloading,
     SayStopping,
+    Shelved,
     Start,
-    State,
     StopAsked,
+    Store,
+    StoringFailed,
+    TakeUp,
     WorkerFailed,
     ZygoteGone,
+    ZygoteNonsense,
 )
-
-ROUNDS = 100  # in which a plan must settle without anything new
-
-
-# --- dialogues ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Wait:
-    """So many seconds pass."""
-
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Asleep:
-    """Nothing more is done, and without an event nothing will be for so many seconds."""
-
-    seconds: float = math.inf
-
-
-@dataclass
-class Dialogue:
-    """A supervisor under questioning. Each Start reads `policy`, as it reads the configuration."""
-
-    policy: Policy = field(default_factory=Policy)
-    state: State = field(default_factory=State)
-    now: float = 0.0
-    transcript: list[str] = field(default_factory=list)
-    unheard: list[Action] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._settle()
-
-    def __rshift__(self, seen: Event | Wait | tuple[Event | Wait, ...]) -> Self:
-        """What is in a tuple is seen before anything is done about it."""
-        self._nothing_unheard()
-        for each in seen if isinstance(seen, tuple) else (seen,):
-            self.transcript.append(f"{self.now:6g}  >> {each}")
-            if isinstance(each, Wait):
-                self.now += each.seconds
-            else:
-                self.state = plan.observe(self.state, each, self.now)
-        self._settle()
-        return self
-
-    def __lshift__(self, expected: Action | Asleep) -> Self:
-        if isinstance(expected, Asleep):
-            self._nothing_unheard()
-            found: object = Asleep(round(plan.plan(self.state, self.now).wake_at - self.now, 6))
-        else:
-            found = self.unheard.pop(0) if self.unheard else "nothing"
-        self.transcript.append(f"{self.now:6g}  << {found}")
-        if found != expected:
-            pytest.fail("\n".join([*self.transcript, f"expected << {expected}"]), pytrace=False)
-        return self
-
-    def __bool__(self) -> bool:
-        """The end of a story: nothing was done beside what was heard."""
-        self._nothing_unheard()
-        return True
-
-    def _settle(self) -> None:
-        """Do as the shell does."""
-        for _ in range(ROUNDS):
-            actions = plan.plan(self.state, self.now).actions
-            for action in actions:
-                self.state = plan.observe(self.state, Ordered(action), self.now)
-                self.unheard.append(action)
-                if isinstance(action, Start):
-                    self.state = plan.observe(
-                        self.state, Configured(action.generation, self.policy), self.now
-                    )
-            if not actions or isinstance(actions[-1], Leave):
-                return
-        pytest.fail("\n".join([*self.transcript, f"it never settles: {actions}"]), pytrace=False)
-
-    def _nothing_unheard(self) -> None:
-        if self.unheard:
-            also = [f"        << {action}, which nobody expected" for action in self.unheard]
-            pytest.fail("\n".join([*self.transcript, *also]), pytrace=False)
-
-
-def booting(workers: int = 2, **times: float) -> Dialogue:
-    """Generation 1 has been started, and loads."""
-    return Dialogue(Policy(workers=workers, **times)) << Start(1)
-
-
-def serving(workers: int = 2, **times: float) -> Dialogue:
-    """Generation 1 serves with workers 1, 2, …"""
-    dialogue = booting(workers, **times) >> Loaded(1)
-    for number in range(1, workers + 1):
-        dialogue <<= Fork(number, number - 1, 1)
-    for number in range(1, workers + 1):
-        dialogue >>= Ready(number)
-    return dialogue << SayReady()
-
-
-def reloading(workers: int = 2, **times: float) -> Dialogue:
-    """The same, and generation 2 was asked for, and loads."""
-    return serving(workers, **times) >> ReloadAsked() << SayReloading(2) << Start(2)
-
-
-def served(generation: int, at: float = 0.0) -> Conclude:
-    return Conclude(Outcome(True, "", "", generation, at))
-
-
-def failed(reason: str, detail: str = "", *, serves: int = 1, at: float = 0.0) -> Conclude:
-    return Conclude(Outcome(False, reason, detail, serves, at))
+from tests.supervisor.dialogue import (
+    Asleep,
+    Dialogue,
+    Wait,
+    booting,
+    empty,
+    failed,
+    paused,
+    reloading,
+    served,
+    serving,
+)
 
 
 def test_boot() -> None:
@@ -408,7 +305,7 @@ def test_fork_that_fails_is_tried_again() -> None:
 
 def test_back_off_of_old_code_does_not_hold_up_new_code() -> None:
     """A crash loop is mended by a reload, and not half a minute later."""
-    dialogue = serving(workers=1, respawn_pause=20.0) >> Gone(1, "exit code 1") << Asleep(20)
+    dialogue = serving(workers=1, least_backoff=20.0) >> Gone(1, "exit code 1") << Asleep(20)
     dialogue = dialogue >> ReloadAsked() << SayReloading(2) << Start(2) >> Loaded(2) << Fork(2, 0, 2)
     assert dialogue >> Ready(2) << Close(1) << SayReady() << served(2)
 
@@ -569,17 +466,6 @@ def test_worker_past_boot_timeout_and_beyond_the_target_is_not_retired_as_well()
     assert dialogue >> Wait(99) << Asleep()
 
 
-def paused(workers: int = 2, idle_timeout: float = 10.0) -> Dialogue:
-    """Generation 1 serves, nobody came, and the workers were asked whether anybody is connected."""
-    dialogue = serving(workers, idle_timeout=idle_timeout) << Asleep(idle_timeout)
-    return dialogue >> (Wait(idle_timeout), QuietSince(0)) << Pause(1) << Asleep(ANSWER_WITHIN)
-
-
-def empty(worker: int, pause: int = 1, since: float = 0.0) -> Paused:
-    """The worker holds no connection."""
-    return Paused(worker, pause, 0, since)
-
-
 def test_idle() -> None:
     """STOPPING=1 is said when every worker accepts nothing and holds nothing: it cannot be taken back."""
     assert (
@@ -626,8 +512,10 @@ def test_a_worker_that_does_not_answer() -> None:
     """It has just become busy: the others shall not wait. And its answer is too late for the next pause."""
     dialogue = paused() >> empty(1) >> Wait(ANSWER_WITHIN) << Resume() << Asleep(10)
     dialogue = dialogue >> (Wait(10), QuietSince(0)) << Pause(2)
-    dialogue = dialogue >> empty(2, pause=1) >> empty(1, pause=2) << Asleep(ANSWER_WITHIN)
-    assert dialogue >> empty(2, pause=2) << LeaveIdle() << SayStopping() << Retire(1, True) << Retire(2, True)
+    dialogue = dialogue >> empty(2, number=1) >> empty(1, number=2) << Asleep(ANSWER_WITHIN)
+    assert (
+        dialogue >> empty(2, number=2) << LeaveIdle() << SayStopping() << Retire(1, True) << Retire(2, True)
+    )
 
 
 DISTURBANCES: dict[str, tuple[Event, tuple[Action, ...]]] = {
@@ -674,634 +562,178 @@ def test_idle_counts_from_the_last_reload() -> None:
     assert dialogue >> ZygoteGone(1) << Asleep(10) >> Wait(10) << CheckIdle()
 
 
-LATE_NEWS: list[Event] = [
-    QuietSince(0.0),
-    Paused(1, 1, 1, 0.0),
-    Ready(9),
-    Leaving(9),
-    Overdue(9, "request-timeout"),
-    Gone(9, "exit code 0"),
-    ForkFailed(9),
-    WorkerFailed(9, "ImportError"),
-    Loaded(9),
-    Configured(9, Policy()),
-    Failed(9, "ImportError"),
-    Failed(1, "it serves already"),
-    ZygoteGone(9),
-    ReloadAbandoned(),
-    Ready(1),
-]
+# --- who is not to be relied on --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("news", LATE_NEWS, ids=repr)
-def test_late_news_change_nothing(news: Event) -> None:
-    dialogue = serving()
-    before = dialogue.state
-    assert dialogue >> news << Asleep()
-    assert dialogue.state == before
+def test_a_zygote_that_does_not_answer_is_killed() -> None:
+    """It may have forked the worker or not. Its generation ends as if it had died by itself."""
+    dialogue = serving(boot_timeout=5.0)
+    dialogue.silent = True
+    dialogue = dialogue >> Leaving(1) << Fork(3, 2, 1) >> Ready(3) >> Wait(5)
+    dialogue = dialogue << KillZygote(1, "does not answer") << Asleep(25) >> ZygoteGone(1) << Asleep(0.1)
+    assert dialogue >> Wait(0.1) << Start(2)
 
 
-def test_target_leaves_a_slot_for_the_exchange() -> None:
-    state = Dialogue(Policy(workers=8), State(slots=4)).state
-    assert plan.target(plan.observe(state, Loaded(1), 0.0)) == 3
+def test_a_zygote_that_does_not_say_how_a_worker_ended_is_killed() -> None:
+    """The oldest debt counts."""
+    dialogue = serving(workers=3, boot_timeout=5.0) >> Reaping(2) << Asleep(5) >> Wait(3) >> Reaping(1)
+    assert dialogue << Asleep(2) >> Gone(2, "exit code 0") << Asleep(0.1) >> Wait(0.1) << Fork(4, 1, 1)
+    assert dialogue >> Ready(4) << Asleep(4.9) >> Wait(4.9) << KillZygote(1, "does not answer")
 
 
-# --- the simulated world --------------------------------------------------------------------------------
+def test_nothing_is_forked_from_a_zygote_that_is_being_killed() -> None:
+    dialogue = serving(workers=1) >> ZygoteNonsense(1, "this") << KillZygote(1, "has sent this")
+    dialogue = dialogue >> Leaving(1) << Asleep(30) >> ZygoteGone(1) << Asleep(0.1) >> Wait(0.1) << Start(2)
+    assert dialogue
 
 
-class BrokenRuleError(AssertionError):
-    """The supervisor did what it must not do."""
+def test_a_zygote_that_is_being_killed_is_not_closed_as_well() -> None:
+    """Its generation fails when it is dead, by its own fault or another."""
+    dialogue = reloading() >> ZygoteNonsense(2, "this") << KillZygote(2, "has sent this") >> Loaded(2)
+    assert dialogue >> ReloadAbandoned() << SayReady() << failed("whoever asked for it has gone")
+    assert dialogue >> ZygoteNonsense(2, "that") >> ZygoteGone(2) << Asleep()
 
 
-@dataclass
-class Process:
-    """A simulated worker: what it told, and what was done to it."""
-
-    slot: int
-    generation: int
-    ready: bool = False
-    leaving: bool = False  # it said so
-    retired: bool = False
-    overdue: bool = False
-    dumped: bool = False
-    killed: bool = False
-    accepting: bool = True
-    to_answer: list[int] = field(default_factory=list)  # pauses it was told of, and -1 for each resume
-    connections: int = 0
-    served: float = 0.0  # when its last request ended, by the scoreboard
-    empty_since: float = 0.0
-
-    @property
-    def standing(self) -> str:
-        if self.killed:
-            return "killed"
-        if self.overdue:
-            return "stuck"
-        if self.leaving or self.retired:
-            return "leaving"
-        return "ready" if self.ready else "starting"
-
-    @property
-    def counts(self) -> bool:
-        """Whether it takes work, or will, for all that the supervisor can know."""
-        return self.standing in ("starting", "ready")
+def test_boot_with_a_zygote_that_talks_nonsense() -> None:
+    dialogue = booting() >> ZygoteNonsense(1, "this") << KillZygote(1, "has sent this") << Asleep()
+    assert dialogue >> ZygoteGone(1) << SayStopping() << Leave(Exit.FAILURE)
 
 
-@dataclass
-class World:
-    """Zygotes, workers, systemd and clients, as far as the supervisor meets them, with a memory."""
-
-    config: Policy | None = field(default_factory=lambda: Policy(workers=2))  # None: it cannot be read
-    state: State = field(default_factory=lambda: State(slots=7))
-    now: float = 1000.0
-    zygotes: dict[int, str] = field(default_factory=dict)  # never started | loading | loaded | closing | dead
-    policies: dict[int, Policy] = field(default_factory=dict)
-    workers: dict[int, Process] = field(default_factory=dict)
-    started: int = 0  # the highest number of a generation so far
-    forked: int = 0  # and of a worker
-    fork_fails: bool = False
-    ready_owed: int = 1  # for the boot
-    reloads_asked: int = 0
-    reload_unanswered: bool = False  # one was asked for, and none has begun since
-    reload_running: bool = False
-    pauses: int = 0  # the number of the last one
-    pausing: bool = False
-    stopping: bool = False
-    stopping_said: bool = False
-    left: Exit | None = None
-    halfway: bool = False  # through what happens now; it stays so if a rule is broken
-    transcript: list[str] = field(default_factory=list)
-
-    # --- what happens
-
-    def see(self, event: Event) -> None:
-        self.halfway = True
-        self.transcript.append(f"{self.now:8g}  >> {event}")
-        before = self.state.verdict
-        self.state = plan.observe(self.state, event, self.now)
-        self._judge_verdict(before)
-
-    def settle(self) -> None:
-        """Do as the shell does until it leaves, and judge all of it."""
-        self.halfway = True
-        if self.left is not None:
-            return
-        for _ in range(ROUNDS):
-            decided = plan.plan(self.state, self.now)
-            self.demand(decided == plan.plan(self.state, self.now), "plan gives different answers")
-            if not decided.actions:
-                self._judge_rest(decided)
-                return
-            self._judge_together(decided)
-            for action in decided.actions:
-                self.transcript.append(f"{self.now:8g}  << {action}")
-                self.demand(self.left is None, "it acts after it left")
-                before = self.state.verdict
-                self.state = plan.observe(self.state, Ordered(action), self.now)
-                self._act(action)
-                self._judge_verdict(before)
-            if isinstance(decided.actions[-1], Leave):
-                return
-        self.demand(False, "it never settles")
-
-    def demand(self, true: bool, otherwise: str) -> None:
-        if not true:
-            raise BrokenRuleError("\n".join([*self.transcript, otherwise]))
-
-    def gone(self, number: int) -> None:
-        del self.workers[number]
-        self.see(Gone(number, "it ended"))
-
-    def zygote_gone(self, number: int) -> None:
-        self.zygotes[number] = "dead"
-        self.see(ZygoteGone(number))
-
-    def active(self, generation: int | None = None) -> list[Process]:
-        """The workers that count, of one generation or of all."""
-        return [
-            each for each in self.workers.values() if each.counts and generation in (None, each.generation)
-        ]
-
-    # --- what is done
-
-    def _act(self, action: Action) -> None:
-        match action:
-            case Start(number):
-                self._start(number)
-            case GiveUp(number):
-                self.demand(self.zygotes[number] == "loading", "it gives up what does not load")
-            case Fork():
-                self._fork(action)
-            case Retire(number, final):
-                worker = self._living(number)
-                self.demand(worker.counts, "it retires a worker that leaves already")
-                self.demand(final == self.stopping, "final and stopping differ")
-                worker.retired = True
-            case Dump(number):
-                worker = self._living(number)
-                self.demand(worker.overdue and not worker.dumped, "one dump for each stuck worker")
-                worker.dumped = True
-            case Kill(number):
-                self._kill(self._living(number))
-            case Close(number):
-                self._close(number)
-            case CheckIdle():
-                self.see(QuietSince(max(worker.served for worker in self.workers.values())))
-            case Pause(number):
-                self.demand(number > self.pauses, "a pause's number is used twice")
-                self.demand(self.state.coming == 0 and not self.stopping, "it pauses though there is work")
-                self.pauses, self.pausing = number, True
-                self._tell_everybody(number)
-            case Resume():
-                self.demand(self.pausing, "it resumes what never paused")
-                self.pausing = False
-                self._tell_everybody(-1)
-            case LeaveIdle():
-                self._leave_idle()
-            case SayReloading() | SayReady() | SayStopping() | Conclude():
-                self._say(action)
-            case Leave(code):
-                gone = not self.workers and set(self.zygotes.values()) <= {"dead"}
-                self.demand(gone, "it leaves others behind")
-                self.demand(self.stopping_said and not self.reload_running, "it leaves without a word")
-                self.left = code
-
-    def _tell_everybody(self, order: int) -> None:
-        for worker in self.workers.values():
-            worker.to_answer.append(order)
-
-    def _leave_idle(self) -> None:
-        """This is what the pause is for: nobody can be lost any more, and nobody was here for so long."""
-        timeout = self.policies[self.state.serving].idle_timeout
-        for number, worker in self.workers.items():
-            quiet = not worker.connections and not worker.accepting
-            self.demand(quiet, f"worker {number} may lose a connection")
-            self.demand(worker.empty_since + timeout <= self.now, f"worker {number} was not idle for so long")
-        undone = self.reload_unanswered or self.reload_running or self.ready_owed or self.state.coming
-        self.demand(not undone and timeout > 0, "it leaves, and something is to be done")
-        self.stopping = True
-
-    def answer(self, number: int) -> None:
-        """A worker reads one order: to pause, or to resume."""
-        worker = self.workers[number]
-        pause = worker.to_answer.pop(0)
-        worker.accepting = pause < 0
-        if pause > 0:
-            self.see(Paused(number, pause, worker.connections, worker.empty_since))
-
-    def _start(self, number: int) -> None:
-        self.demand(number > self.started, "a generation's number is used twice")
-        self.demand(not self.stopping, "it starts a generation while it stops")
-        others = [
-            n for n, standing in self.zygotes.items() if standing == "loading" and n == self.state.coming
-        ]
-        self.demand(not others, "two generations come at once")
-        self.started = number
-        if self.config is None:
-            self.zygotes[number] = "never started"
-            self.see(Failed(number, "the configuration is wrong", "", Exit.CONFIG))
-        else:
-            self.zygotes[number] = "loading"
-            self.policies[number] = self.config
-            self.see(Configured(number, self.config))
-
-    def _fork(self, order: Fork) -> None:
-        self.demand(self.zygotes[order.generation] == "loaded", "it forks from no zygote")
-        self.demand(order.worker > self.forked, "a worker's number is used twice")
-        slots = {worker.slot for worker in self.workers.values()}
-        self.demand(0 <= order.slot < self.state.slots and order.slot not in slots, "the slot is taken")
-        self.forked = order.worker
-        if self.fork_fails:
-            self.fork_fails = False
-            self.see(ForkFailed(order.worker))
-        else:
-            self.workers[order.worker] = Process(
-                order.slot, order.generation, served=self.now, empty_since=self.now
-            )
-
-    def _kill(self, worker: Process) -> None:
-        self.demand(not worker.killed, "it kills a worker twice")
-        if worker.ready and worker.counts:
-            self.demand(self.stopping, "it kills a worker that serves")
-        worker.killed = True
-
-    def _close(self, number: int) -> None:
-        standing = self.zygotes[number]
-        self.demand(
-            standing in ("never started", "loading", "loaded"), f"it closes a zygote that is {standing}"
+def test_a_worker_that_talks_nonsense_is_killed_and_replaced_with_back_off() -> None:
+    """As if it had crashed: it may do so again and again."""
+    dialogue = serving(workers=1)
+    for number, backoff in enumerate([0.1, 0.2, 0.4], 1):
+        dialogue = dialogue >> Nonsense(number, "this") << Kill(number, "it has sent this") << Asleep(backoff)
+        dialogue = (
+            dialogue >> Nonsense(number, "that") >> Gone(number, "killed by SIGKILL") << Asleep(backoff)
         )
-        mine = [worker for worker in self.workers.values() if worker.generation == number]
-        self.demand(not mine, "it closes a zygote that has workers")
-        self.zygotes[number] = "closing"
-        if standing == "never started":
-            self.zygote_gone(number)
-
-    def _say(self, action: Action) -> None:
-        match action:
-            case SayReloading():
-                self.demand(self.reloads_asked > 0, "it reloads, and nobody asked")
-                self.demand(self.ready_owed == 0, "it says RELOADING=1 twice, and READY=1 not between")
-                self.demand(not self.reload_running, "two reloads run at once")
-                self.reloads_asked -= 1
-                self.reload_unanswered = False
-                self.reload_running = True
-                self.ready_owed = 1
-            case SayReady():
-                self.demand(self.ready_owed == 1, "it says READY=1 without need")
-                self.ready_owed = 0
-            case Conclude():
-                if not self.reload_running and not self.stopping:
-                    # Asked for and abandoned in the same moment: it never began.
-                    self.demand(self.reload_unanswered, "a verdict that nobody waits for")
-                    self.reloads_asked -= 1
-                    self.reload_unanswered = False
-                self.demand(self.ready_owed == 0 or self.stopping, "the verdict comes before READY=1")
-                self.reload_running = False
-            case SayStopping():
-                self.demand(not self.stopping_said, "it says STOPPING=1 twice")
-                self.stopping = self.stopping_said = True
-
-    def _living(self, number: int) -> Process:
-        self.demand(number in self.workers, "no such worker lives")
-        return self.workers[number]
-
-    # --- judgements of the whole
-
-    def _judge_verdict(self, before: Outcome | None) -> None:
-        """What is told of a reload that succeeded is true when it is decided. Before it is told, a worker may
-        die."""
-        outcome = self.state.verdict
-        if outcome is None or outcome is before or not outcome.ok or self.stopping:
-            return
-        ready = [worker for worker in self.active() if worker.ready]
-        mine = {worker.generation for worker in ready} == {outcome.generation}
-        self.demand(mine and len(ready) >= plan.target(self.state), "the verdict is not true")
-
-    def _judge_together(self, decided: Plan) -> None:
-        """Not more are forked than wanted; and ready ones go only if as many stay ready as are wanted."""
-        if self.stopping or self.state.stop is not plan.Stop.NO:
-            return
-        for number in self.zygotes:
-            forks = sum(isinstance(a, Fork) and a.generation == number for a in decided.actions)
-            few = len(self.active(number)) + forks <= plan.target(self.state)
-            self.demand(not forks or few, f"{decided.actions} fork more workers than wanted")
-        leaving = [
-            a.worker for a in decided.actions if isinstance(a, Retire) and self._living(a.worker).ready
-        ]
-        ready = sum(worker.ready for worker in self.active())
-        enough = ready - len(leaving) >= plan.target(self.state)
-        self.demand(not leaving or enough, f"{decided.actions} leave fewer ready workers than wanted")
-
-    def _judge_rest(self, decided: Plan) -> None:
-        """Nothing is left to do, and nothing will be before `wake_at`."""
-        self.demand(decided.wake_at > self.now, "it sleeps into the past")
-        last = math.nextafter(min(decided.wake_at, self.now + 1e6), 0.0)
-        for moment in (self.now, (self.now + last) / 2, last):
-            self.demand(plan.plan(self.state, moment) == decided, f"it would do something at {moment:g}")
-        coming = self.state.coming
-        if self.zygotes.get(coming) == "loaded" and self.active(coming):
-            everyone, others = len(self.active()), len(self.active()) - len(self.active(coming))
-            # One more than there are or are to be: who is being exchanged.
-            most = max(plan.target(self.state), others) + 1
-            self.demand(everyone <= most, f"{everyone} workers, where {most} would do")
-
-    # --- a kind world: nothing fails, and everything ends that was told to
-
-    def be_kind(self) -> None:
-        """Let everything that can go on go on, until nothing more happens."""
-        self.config = self.config or Policy(workers=2)
-        self.fork_fails = False
-        self.settle()
-        for _ in range(2000):
-            if self.left is not None or not self._goes_on():
-                return
-            self.settle()
-        self.demand(False, "it never comes to rest")
-
-    def _goes_on(self) -> bool:
-        for number, standing in list(self.zygotes.items()):
-            if standing == "loading":
-                self.zygotes[number] = "loaded"
-                self.see(Loaded(number))
-                return True
-            if standing == "closing":
-                self.zygote_gone(number)
-                return True
-        for number, worker in list(self.workers.items()):
-            if worker.standing in ("leaving", "killed"):
-                self.gone(number)
-                return True
-            if worker.standing == "starting":
-                worker.ready = True
-                self.see(Ready(number))
-                return True
-            if worker.to_answer and worker.ready:
-                self.answer(number)
-                return True
-        wake_at = plan.plan(self.state, self.now).wake_at
-        if wake_at == math.inf or (plan.calm(self.state) and self.state.idle.stage is Stage.WATCHING):
-            return False  # nothing would happen, or only an idle exit
-        self.now = wake_at
-        return True
-
-    def judge_peace(self) -> None:
-        """After kind times: one generation serves, complete, and nobody is owed anything."""
-        state, number = self.state, self.state.serving
-        self.demand(state.coming == 0 and list(state.generations) == [number], "not one generation serves")
-        self.demand({n for n, s in self.zygotes.items() if s != "dead"} == {number}, "zygotes are left")
-        phases = {worker.phase for worker in state.workers.values()}
-        self.demand(
-            phases == {Phase.READY} and state.workers.keys() == self.workers.keys(), "not all are ready"
-        )
-        wanted = min(state.slots - 1, max(1, self.policies[number].workers + state.adjust))
-        mine = [worker for worker in self.workers.values() if worker.generation == number]
-        self.demand(len(mine) == len(self.workers) == wanted, f"not {wanted} workers")
-        open_for_all = all(worker.accepting for worker in self.workers.values()) and not self.pausing
-        self.demand(open_for_all, "somebody still pauses")
-        owing = self.ready_owed or self.reload_running or self.reload_unanswered
-        self.demand(not owing and state.verdict is None, "somebody still waits")
-
-    def judge_reload(self) -> None:
-        """Whatever has happened before, a good reload succeeds, and exactly what is configured serves."""
-        self.ask_reload()
-        self.be_kind()
-        self.judge_peace()
-        self.demand(self.state.serving == self.started, "the last good generation does not serve")
-        self.demand(self.state.last is not None and self.state.last.ok, "the reload failed")
-        self.demand(not self.state.vacancies, "it remembers the deaths of old code")
-        self.demand(
-            len(self.workers) == min(6, self.policies[self.started].workers), "the pool is not complete"
-        )
-
-    def ask_reload(self) -> None:
-        self.reloads_asked += 1
-        self.reload_unanswered = True
-        self.see(ReloadAsked())
-
-    def ask_stop(self, fast: bool) -> None:
-        self.stopping = True
-        self.see(StopAsked(fast))
+        dialogue = dialogue >> Wait(backoff) << Fork(number + 1, 0, 1) >> Ready(number + 1)
+    assert dialogue << Asleep()
 
 
-policies = st.builds(
-    Policy,
-    workers=st.integers(1, 4),
-    spawn_interval=st.sampled_from([0.0, 0.0, 0.5]),
-    respawn_pause=st.sampled_from([0.1, 1.0]),
-    boot_timeout=st.sampled_from([3.0, 60.0]),
-    graceful_timeout=st.sampled_from([0.0, 2.0, 30.0]),
-    idle_timeout=st.sampled_from([0.0, 0.1, 0.1, 5.0]),
+def test_a_worker_that_leaves_and_talks_nonsense_has_a_successor_already() -> None:
+    dialogue = serving(workers=1) >> Leaving(1) << Fork(2, 1, 1) >> Ready(2) >> Nonsense(1, "this")
+    assert dialogue << Kill(1, "it has sent this") << Asleep() >> Gone(1, "killed by SIGKILL") << Asleep()
+
+
+def test_a_stuck_worker_that_talks_nonsense_is_killed_at_once() -> None:
+    dialogue = serving(workers=1) >> Overdue(1, "request-timeout") << Dump(1, "request-timeout")
+    dialogue = dialogue << Fork(2, 1, 1) >> Ready(2) >> Nonsense(1, "this") << Kill(1, "it has sent this")
+    assert dialogue << Asleep()
+
+
+def test_reload_with_a_worker_that_talks_nonsense_before_it_is_ready() -> None:
+    dialogue = reloading() >> Loaded(2) << Fork(3, 2, 2) >> Nonsense(3, "this") << Kill(3, "it has sent this")
+    dialogue = dialogue << SayReady() << failed("a worker ended before it was ready: it has sent this")
+    assert dialogue >> Gone(3, "killed by SIGKILL") << Close(2) >> ZygoteGone(2) << Asleep()
+
+
+# --- the watchdog ----------------------------------------------------------------------------------------
+
+
+def guarded() -> Dialogue:
+    """One worker serves, and systemd wants a sign of life each 30 s."""
+    dialogue = Dialogue(Policy(workers=1), State(watchdog=Watchdog(30.0, 0.0)))
+    dialogue = dialogue << CheckAlive() << Start(1) >> Looked(False) << SayAlive()
+    dialogue = dialogue >> Loaded(1) << Fork(1, 0, 1) << Asleep(10) >> Ready(1) << SayReady() << CheckAlive()
+    return dialogue >> Looked(True) << SayAlive() << Asleep(10)
+
+
+def test_a_healthy_pool_gives_signs_of_life() -> None:
+    """Three in each interval. A boot is one too, though no worker is there."""
+    dialogue = guarded() >> Wait(10) << CheckAlive() << Asleep(10) >> Looked(True) << SayAlive() << Asleep(10)
+    assert dialogue
+
+
+def test_a_dead_pool_gives_none() -> None:
+    dialogue = guarded() >> Wait(10) << CheckAlive() >> Looked(False) << Asleep(10) >> Wait(10)
+    assert dialogue << CheckAlive() >> Looked(False) << Asleep(10)
+
+
+def test_a_pool_that_starts_is_healthy() -> None:
+    dialogue = guarded() >> Gone(1, "exit code 1") >> Wait(0.1) << Fork(2, 0, 1) >> Wait(9.9) << CheckAlive()
+    assert dialogue >> Looked(False) << SayAlive()
+
+
+@pytest.mark.parametrize(
+    ("event", "actions"),
+    [
+        pytest.param(ReloadAsked(), [SayReloading(2), Start(2)], id="reload"),
+        pytest.param(StopAsked(), [SayStopping(), Retire(1, final=True)], id="stop"),
+    ],
 )
-picks = st.integers(0, 15)
+def test_what_is_in_progress_is_healthy(event: Event, actions: list[Action]) -> None:
+    dialogue = guarded() >> event
+    for action in actions:
+        dialogue <<= action
+    assert dialogue >> Wait(10) << CheckAlive() >> Looked(False) << SayAlive()
 
 
-def chosen(numbers: list[int], pick: int) -> int:
-    return numbers[pick % len(numbers)]
+# --- connections across a restart ------------------------------------------------------------------------
 
 
-class Histories(RuleBasedStateMachine):
-    """What may happen, in any order. A server that has left is started again."""
-
-    @initialize(policy=policies, booted=st.booleans())
-    def boot(self, policy: Policy, booted: bool) -> None:
-        self.batching = False
-        self.world = World(policy)
-        if booted:
-            self.world.be_kind()
-            self.world.judge_peace()
-        self.happen()
-
-    def happen(self) -> None:
-        """Something was seen: act on it, unless more is to be seen in the same moment."""
-        if self.batching:
-            self.batching = False
-        else:
-            self.world.settle()
-        if self.world.left is not None:
-            self.world = World(self.world.config or Policy())
-            self.world.settle()
-        self.world.halfway = False
-
-    def workers(self, *wanted: str) -> list[int]:
-        return [number for number, worker in self.world.workers.items() if worker.standing in wanted]
-
-    def zygotes(self, *wanted: str) -> list[int]:
-        return [number for number, standing in self.world.zygotes.items() if standing in wanted]
-
-    @rule()
-    def more_in_the_same_moment(self) -> None:
-        self.batching = True
-
-    @rule(
-        share=st.sampled_from([1.0, 1.0, 0.3, 1.5]),
-        more=st.sampled_from([0.0, 0.2, 100.0]),
-        batch=st.booleans(),
-    )
-    def time_passes(self, share: float, more: float, batch: bool) -> None:
-        """To the next alarm, not as far, or beyond it: the machine was suspended."""
-        world = self.world
-        wake_at = plan.plan(world.state, world.now).wake_at
-        if wake_at == math.inf:
-            world.now += more
-        else:
-            world.now = wake_at if share == 1.0 else world.now + share * (wake_at - world.now + more)
-        self.batching = self.batching or batch
-        self.happen()
-
-    @rule(config=st.none() | policies)
-    def configuration_changes(self, config: Policy | None) -> None:
-        self.world.config = config
-
-    @rule()
-    def next_fork_fails(self) -> None:
-        self.world.fork_fails = True
-
-    @precondition(lambda self: self.zygotes("loading"))
-    @rule(pick=picks, well=st.booleans())
-    def zygote_loads(self, pick: int, well: bool) -> None:
-        number = chosen(self.zygotes("loading"), pick)
-        if well:
-            self.world.zygotes[number] = "loaded"
-            self.world.see(Loaded(number))
-        else:
-            self.world.see(Failed(number, "ImportError", "Traceback"))
-        self.happen()
-
-    @precondition(lambda self: self.zygotes("loading", "loaded", "closing"))
-    @rule(pick=picks)
-    def zygote_dies(self, pick: int) -> None:
-        self.world.zygote_gone(chosen(self.zygotes("loading", "loaded", "closing"), pick))
-        self.happen()
-
-    @precondition(lambda self: self.zygotes("closing"))
-    @rule(pick=picks)
-    def zygote_speaks_too_late(self, pick: int) -> None:
-        self.world.see(Loaded(chosen(self.zygotes("closing"), pick)))
-        self.happen()
-
-    @precondition(lambda self: self.workers("starting"))
-    @rule(pick=picks, well=st.booleans())
-    def worker_loads(self, pick: int, well: bool) -> None:
-        number = chosen(self.workers("starting"), pick)
-        if well:
-            self.world.workers[number].ready = True
-            self.world.see(Ready(number))
-        else:
-            self.world.see(WorkerFailed(number, "ImportError", "Traceback"))
-        self.happen()
-
-    @precondition(lambda self: self.workers("ready"))
-    @rule(pick=picks)
-    def worker_leaves(self, pick: int) -> None:
-        number = chosen(self.workers("ready"), pick)
-        self.world.workers[number].leaving = True
-        self.world.see(Leaving(number))
-        self.happen()
-
-    @precondition(lambda self: self.workers("ready", "leaving"))
-    @rule(pick=picks)
-    def worker_hangs(self, pick: int) -> None:
-        number = chosen(self.workers("ready", "leaving"), pick)
-        self.world.workers[number].overdue = True
-        self.world.see(Overdue(number, "request-timeout"))
-        self.happen()
-
-    @precondition(lambda self: self.workers("leaving", "killed"))
-    @rule(pick=picks)
-    def worker_ends_as_told(self, pick: int) -> None:
-        self.world.gone(chosen(self.workers("leaving", "killed"), pick))
-        self.happen()
-
-    @precondition(lambda self: self.world.workers)
-    @rule(pick=picks)
-    def worker_dies(self, pick: int) -> None:
-        self.world.gone(chosen(list(self.world.workers), pick))
-        self.happen()
-
-    @precondition(lambda self: self.workers("ready"))
-    @rule(pick=picks)
-    def client_comes(self, pick: int) -> None:
-        """It says nothing yet, so the scoreboard does not know of it. While nobody accepts, it waits."""
-        worker = self.world.workers[chosen(self.workers("ready"), pick)]
-        worker.connections += worker.accepting
-
-    @precondition(lambda self: any(worker.connections for worker in self.world.workers.values()))
-    @rule(pick=picks, asks=st.booleans())
-    def client_goes_again(self, pick: int, asks: bool) -> None:
-        held = [number for number, worker in self.world.workers.items() if worker.connections]
-        worker = self.world.workers[chosen(held, pick)]
-        worker.connections -= 1
-        worker.empty_since = self.world.now
-        worker.served = self.world.now if asks else worker.served
-
-    @precondition(lambda self: any(worker.to_answer for worker in self.world.workers.values()))
-    @rule(pick=picks)
-    def worker_answers(self, pick: int) -> None:
-        told = [number for number, worker in self.world.workers.items() if worker.to_answer]
-        self.world.answer(chosen(told, pick))
-        self.happen()
-
-    @rule(kind=st.booleans(), visited=st.booleans(), answers=st.integers(0, 6))
-    def nobody_comes(self, kind: bool, visited: bool, answers: int) -> None:
-        """Time passes until it is looked whether the server is idle, and so many orders are answered at once.
-        Each worker may have been `visited` on the way, without a request."""
-        if kind:
-            self.times_are_kind()
-        if visited:
-            self.time_passes(0.3, 0.0, batch=False)
-            for worker in self.world.workers.values():
-                worker.empty_since = self.world.now if worker.accepting else worker.empty_since
-        self.time_passes(1.0, 0.0, batch=False)
-        for _ in range(answers):
-            told = [number for number, worker in self.world.workers.items() if worker.to_answer]
-            if told:
-                self.world.answer(told[0])
-                self.happen()
-
-    @rule()
-    def reload_is_asked(self) -> None:
-        self.world.ask_reload()
-        self.happen()
-
-    @rule()
-    def client_goes(self) -> None:
-        self.world.see(ReloadAbandoned())
-        self.happen()
-
-    @rule(by=st.sampled_from([1, -1]))
-    def pool_is_adjusted(self, by: int) -> None:
-        self.world.see(Adjusted(by))
-        self.happen()
-
-    @precondition(lambda self: len(self.world.transcript) > 60)
-    @rule(fast=st.booleans())
-    def stop_is_asked(self, fast: bool) -> None:
-        self.world.ask_stop(fast)
-        self.happen()
-
-    @rule()
-    def times_are_kind(self) -> None:
-        self.world.be_kind()
-        self.happen()
-
-    def teardown(self) -> None:
-        """After any history a kind world comes to rest, reloads, and stops: with Leave(OK), once.
-
-        Hypothesis comes here after an exception too: a broken rule, or a time limit of the test run. What was
-        broken off is not judged, for a second verdict would hide the first.
-        """
-        world = self.world
-        if world.halfway:
-            return
-        world.be_kind()
-        if world.left is None:
-            world.judge_peace()
-            world.judge_reload()
-            world.ask_stop(fast=False)
-            world.be_kind()
-            world.demand(world.left is Exit.OK, "it did not stop well")
-        world.demand(world.left is not None, "it did not leave")
+def test_what_the_run_before_left_is_taken_up_when_this_one_serves() -> None:
+    """What the workers have no room for is offered again."""
+    dialogue = Dialogue(Policy(workers=1), State(crossing=Crossing(Leg.LEFT))) << Start(1) >> Loaded(1)
+    dialogue = dialogue << Fork(1, 0, 1) >> Ready(1) << SayReady() << TakeUp() << HandOn() << Asleep(AGAIN)
+    dialogue = dialogue >> Wait(AGAIN) << HandOn() >> Moved() << Asleep()
+    assert dialogue >> Moved() >> Shelved() << Asleep()
 
 
-Histories.TestCase.settings = settings(max_examples=120, stateful_step_count=60)
-TestHistories = Histories.TestCase
+@pytest.mark.parametrize("cause", [StopAsked(), Failed(1, "ImportError")], ids=["stop", "failure"])
+def test_a_start_that_comes_to_nothing_takes_nothing_up(cause: Event) -> None:
+    dialogue = Dialogue(Policy(store=True), State(crossing=Crossing(Leg.LEFT))) << Start(1) >> cause
+    code = Exit.OK if isinstance(cause, StopAsked) else Exit.APPLICATION
+    assert dialogue << SayStopping() << Close(1) >> ZygoteGone(1) << Leave(code)
+
+
+def storing() -> Dialogue:
+    """The only worker was told to stop, and to leave its connections for the next start."""
+    dialogue = serving(workers=1, store=True) >> StopAsked() << Store() << SayStopping()
+    return dialogue << Retire(1, final=True) << Collect() << Asleep(AGAIN) >> Moved() << Asleep(30)
+
+
+def test_idle_connections_are_stored() -> None:
+    """What is under way when the last worker has gone is collected too."""
+    dialogue = storing() >> Shelved() << Collect() << Asleep(AGAIN) >> Moved() << Asleep(30)
+    dialogue = dialogue >> Gone(1, "exit code 0") << Close(1) << Asleep() >> ZygoteGone(1)
+    assert dialogue << Collect(last=True) >> Moved() << Leave(Exit.OK)
+
+
+def test_what_systemd_has_no_room_for_holds_the_end_up() -> None:
+    dialogue = storing() >> Shelved() << Collect() >> Wait(AGAIN) << Collect() >> Gone(1, "exit code 0")
+    dialogue = dialogue << Close(1) >> ZygoteGone(1) << Collect(last=True) << Asleep(AGAIN) >> Wait(AGAIN)
+    assert dialogue << Collect(last=True) << Asleep(AGAIN) >> Moved() << Leave(Exit.OK)
+
+
+def test_but_not_for_ever() -> None:
+    dialogue = storing() >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << Collect(last=True)
+    dialogue = dialogue >> Wait(PATIENCE - AGAIN / 2) << Collect(last=True) << Asleep(AGAIN / 2)
+    assert dialogue >> Wait(AGAIN / 2) << Leave(Exit.OK)
+
+
+def test_what_was_not_handed_on_is_stored_again() -> None:
+    dialogue = Dialogue(Policy(workers=1, store=True), State(crossing=Crossing(Leg.LEFT))) << Start(1)
+    dialogue = dialogue >> Loaded(1) << Fork(1, 0, 1) >> Ready(1) << SayReady() << TakeUp() << HandOn()
+    assert dialogue >> StopAsked() << Store() << SayStopping() << Retire(1, final=True) << Collect()
+
+
+def test_where_nothing_can_be_stored_the_end_waits_for_nothing() -> None:
+    dialogue = serving(workers=1, store=True) >> StopAsked() << Store() << SayStopping()
+    dialogue = dialogue << Retire(1, final=True) << Collect() >> StoringFailed() << Asleep(30)
+    assert dialogue >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << Leave(Exit.OK)
+
+
+@pytest.mark.parametrize("twice", [False, True], ids=["fast", "twice at once"])
+def test_a_fast_stop_stores_nothing(twice: bool) -> None:
+    cause = (StopAsked(), StopAsked()) if twice else (StopAsked(fast=True),)
+    dialogue = serving(workers=1, store=True) >> cause << SayStopping()
+    dialogue = dialogue << Kill(1, "the server stops at once") >> Gone(1, "killed by SIGKILL") << Close(1)
+    assert dialogue >> ZygoteGone(1) << Leave(Exit.OK)
+
+
+def test_an_idle_exit_stores_nothing_though_a_stop_is_asked_for() -> None:
+    """Nobody is connected."""
+    dialogue = serving(workers=1, store=True, idle_timeout=10.0) >> Wait(10) << CheckIdle() >> QuietSince(0)
+    dialogue = dialogue << Pause(1) >> empty(1) << LeaveIdle() << SayStopping() << Retire(1, final=True)
+    assert dialogue >> StopAsked() >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << Leave(Exit.OK)

@@ -12,8 +12,8 @@ import pytest
 from stardust import __version__
 from stardust.base.records import replace
 from stardust.ipc.scoreboard import BUSY, IDLE, Entry
-from stardust.supervisor import plan, report
-from stardust.supervisor.plan import Generation, Outcome, Phase, Policy, State, Stop, Worker, Zygote
+from stardust.supervisor import report
+from stardust.supervisor.state import Generation, Outcome, Phase, Policy, State, Stop, Worker, Zygote, target
 
 WALL = 1_800_000_000.0  # the epoch's second at monotonic 0: 2027-01-15 08:00:00 UTC
 
@@ -166,4 +166,4 @@ def test_long_request_is_cut() -> None:
 
 
 def test_total_is_what_the_plan_wants() -> None:
-    assert whole(replace(RUNNING, adjust=3), ENTRIES)["total"] == plan.target(replace(RUNNING, adjust=3)) == 5
+    assert whole(replace(RUNNING, adjust=3), ENTRIES)["total"] == target(replace(RUNNING, adjust=3)) == 5

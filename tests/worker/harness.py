@@ -36,6 +36,7 @@ from stardust.worker.entrance import Door
 from stardust.worker.loop import Loop
 from stardust.worker.standing import Surroundings
 from stardust.worker.telling import AccessLog
+from tests import pools
 
 PATIENCE = 20.0  # s; far beyond what anything takes
 
@@ -152,9 +153,8 @@ class Server:
         self._thread.join(PATIENCE)
         for connection in loop.book.connections.values():
             connection.close()
-        if loop.threads is not None:
-            os.close(loop.threads.pool._reader)  # its threads, which wait for work, are daemons
-            os.close(loop.threads.pool._writer)
+        if loop.threads is not None and failure is None:  # else an application may go on
+            pools.end(loop.threads.pool)
         loop.epoll.close()
         for door in self.doors:
             door.socket.close()
@@ -274,6 +274,7 @@ def tcp_door(own: bool = True) -> Door:
     listener.bind(("127.0.0.1", 0))
     listener.listen(200)
     listener.setblocking(False)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as all of ours have it
     return Door(listener, Address("tcp", "127.0.0.1", listener.getsockname()[1]), own)
 
 

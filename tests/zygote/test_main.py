@@ -28,7 +28,8 @@ from stardust.logs.log import TEXT, Log
 from stardust.settings import table as settings
 from stardust.settings.table import Config, Listen
 from stardust.supervisor import processes
-from stardust.supervisor.generation import Generation, open_request_log
+from stardust.supervisor.generation import Generation
+from stardust.supervisor.requests import open_request_log
 from tests.certificates import Authority
 
 PATIENCE = 30.0  # s
