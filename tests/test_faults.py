@@ -25,6 +25,7 @@ from stardust.logs import journal
 from stardust.logs.log import Log
 from stardust.logs.logfile import LogFile
 from stardust.settings.table import Config
+from stardust.supervisor import processes
 from stardust.systemd.notify import Notifier
 from stardust.worker.connection import Connection, Terms
 from stardust.worker.outbox import MEMORY, Outbox
@@ -212,6 +213,27 @@ def test_a_message_that_cannot_go(fault: int, raised: str | None) -> None:
     assert theirs.receive() == messages.Ping()
     ours.close()
     theirs.close()
+
+
+def test_a_zygote_that_cannot_be_started() -> None:
+    before = open_descriptors()
+    with failing(1, errno.ENOMEM, only=["posix_spawn"]), pytest.raises(OSError, match="Cannot allocate"):
+        processes.start_zygote("/bin/true", {})
+    assert open_descriptors() == before
+
+
+def test_a_worker_without_a_pidfd() -> None:
+    """As one that is gone."""
+    with failing(1, errno.EMFILE, only=["pidfd_open"]):
+        assert processes.open_pidfd(os.getpid(), os.getppid()) is None
+
+
+def test_a_signal_to_who_has_ended() -> None:
+    pidfd = os.pidfd_open(os.getpid())
+    with failing(1, errno.ESRCH, only=["pidfd_send_signal"]) as faults:
+        processes.signal_process(pidfd, 0)
+    os.close(pidfd)
+    assert faults.raised == "pidfd_send_signal"
 
 
 # --- a worker --------------------------------------------------------------------------------------------
