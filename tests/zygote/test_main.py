@@ -159,6 +159,7 @@ class Zygote:
         assert message.worker == number
         self.workers.remove(worker)
         worker.close()
+        assert message.status is not None
         return message.status
 
     def end(self) -> int:
@@ -324,7 +325,7 @@ def test_reaping_where_the_application_ignores_its_children(start: Start) -> Non
         zygote.hear()
         worker = zygote.fork()
         signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
-        assert zygote.reap(worker) == 0
+        assert zygote.reap(worker) == signal.SIGKILL
 
 
 def test_fork_that_fails(start: Start) -> None:
