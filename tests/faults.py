@@ -22,7 +22,13 @@ from unittest import mock
 from stardust.base import system
 
 # By method, what it counts as.
-SOCKET_METHODS = {"recv": "recv", "send": "send", "sendall": "send", "shutdown": "shutdown"}
+SOCKET_METHODS = {
+    "recv": "recv",
+    "send": "send",
+    "sendall": "send",
+    "shutdown": "shutdown",
+    "setsockopt": "setsockopt",  # where nobody knows whether it is a socket (worker/stream.py)
+}
 EPOLL_METHODS = {"poll": "epoll_wait", **dict.fromkeys(("register", "modify", "unregister"), "epoll_ctl")}
 POLL_METHODS = {"poll": "poll_wait"}
 METHODS = frozenset((*SOCKET_METHODS.values(), *EPOLL_METHODS.values(), *POLL_METHODS.values()))

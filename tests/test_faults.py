@@ -7,7 +7,10 @@ import errno
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import h11
 import pytest
 
 from stardust.base import system
@@ -21,10 +24,18 @@ from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs import journal
 from stardust.logs.log import Log
 from stardust.logs.logfile import LogFile
+from stardust.settings.table import Config
+from stardust.supervisor import processes
 from stardust.systemd.notify import Notifier
+from stardust.worker.connection import Connection, Terms
+from stardust.worker.outbox import MEMORY, Outbox
+from stardust.worker.stream import Stream
+from stardust.worker.threads import Pool
 from tests.descriptors import open_descriptors
 from tests.faults import failing
 from tests.journald import Journal
+from tests.worker.harness import INLINE, THREADS, Server, echo, request
+from tests.worker.harness import Client as Visitor
 
 PASSAGE = Passage(Address(TCP, "127.0.0.1", 80), "192.0.2.1", "4711", 1, 0.0, 1.0, b"")
 
@@ -201,4 +212,112 @@ def test_a_message_that_cannot_go(fault: int, raised: str | None) -> None:
     assert ours.send(messages.Ping())
     assert theirs.receive() == messages.Ping()
     ours.close()
+    theirs.close()
+
+
+def test_a_zygote_that_cannot_be_started() -> None:
+    before = open_descriptors()
+    with failing(1, errno.ENOMEM, only=["posix_spawn"]), pytest.raises(OSError, match="Cannot allocate"):
+        processes.start_zygote("/bin/true", {})
+    assert open_descriptors() == before
+
+
+def test_a_worker_without_a_pidfd() -> None:
+    """As one that is gone."""
+    with failing(1, errno.EMFILE, only=["pidfd_open"]):
+        assert processes.open_pidfd(os.getpid(), os.getppid()) is None
+
+
+def test_a_signal_to_who_has_ended() -> None:
+    pidfd = os.pidfd_open(os.getpid())
+    with failing(1, errno.ESRCH, only=["pidfd_send_signal"]) as faults:
+        processes.signal_process(pidfd, 0)
+    os.close(pidfd)
+    assert faults.raised == "pidfd_send_signal"
+
+
+# --- a worker --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [INLINE, THREADS], ids=["inline", "threads"])
+@pytest.mark.parametrize("call", ["bare_accept", "recv", "send"])
+def test_a_worker_goes_on(config: Config, call: str) -> None:
+    """What fails for one connection is no reason to lose another. One that could not be accepted waits."""
+    with failing(1, errno.ECONNABORTED, only=[call]) as faults, Server(echo, config) as server:
+        with Visitor(server.address) as first:
+            first.send(request("GET", "/first"))
+            server.until(lambda loop: faults.raised)
+            if call == "bare_accept":
+                assert first.receive().body == b"GET /first\n"
+            else:
+                with pytest.raises((ConnectionError, h11.RemoteProtocolError)):
+                    first.receive()
+        with Visitor(server.address) as second:
+            assert second.get("/second").body == b"GET /second\n"
+
+
+def test_the_loop_waits_by_the_seam() -> None:
+    only = ["epoll", "epoll_ctl", "epoll_wait"]
+    with (
+        failing(0, errno.EIO, only=only) as faults,
+        Server(echo, INLINE) as server,
+        Visitor(server.address) as client,
+    ):
+        assert client.get().status == 200
+    assert faults.calls[0] == "epoll"
+    assert {"epoll_ctl", "epoll_wait"} <= {*faults.calls}
+
+
+def test_what_a_request_on_a_kept_connection_costs() -> None:
+    """One call each; that to the access log is for all requests of a turn."""
+    with failing(0, errno.EIO) as faults, Server(echo, INLINE) as server, Visitor(server.address) as client:
+        client.get()
+        before = len(faults.calls)
+        for _ in range(10):
+            client.get()
+        made = faults.calls[before:]
+    made = made[made.index("recv") :]
+    assert made[:38] == (["recv", "send", "write", "epoll_wait"] * 10)[:38]
+
+
+def test_what_cannot_be_kept_for_a_slow_reader() -> None:
+    """A full disk; and nothing is left behind."""
+    before = open_descriptors()
+    outbox = Outbox()
+    with failing(1, errno.ENOSPC, only=["write"]), pytest.raises(OSError, match="No space left on device"):
+        outbox.push(bytes(MEMORY + 1))
+    outbox.close()
+    with failing(1, errno.EMFILE, only=["dup"]), pytest.raises(OSError, match="Too many open files"):
+        outbox.push_file(1, 0, 1)
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("call", ["sendfile", "pread"])
+def test_a_file_that_cannot_be_read(call: str) -> None:
+    ours, theirs = socket.socketpair()
+    secure = cast(Stream, SimpleNamespace(send=ours.send))  # of no type that the kernel could send to
+    outbox = Outbox()
+    with open(__file__, "rb") as file:
+        outbox.push_file(file.fileno(), 0, 100)
+    with failing(1, errno.EIO, only=[call]), pytest.raises(OSError, match="Input/output error"):
+        outbox.flush(ours if call == "sendfile" else secure)
+    outbox.close()
+    ours.close()
+    theirs.close()
+
+
+def test_threads_without_a_pipe() -> None:
+    with failing(1, errno.EMFILE, only=["pipe"]), pytest.raises(OSError, match="Too many open files"):
+        Pool(1, print)
+
+
+def test_a_connection_that_cannot_be_cut() -> None:
+    """It is closed, at least."""
+    with failing(1, errno.EINVAL, only=["setsockopt"]) as faults:
+        ours, theirs = system.socketpair()
+        connection = Connection(ours, ours.fileno(), Terms(PASSAGE.listener, 0, 1.0), {"REMOTE_ADDR": ""})
+        connection.reset_on_close()
+        connection.close()
+    assert faults.raised == "setsockopt"
+    assert theirs.recv(1) == b""
     theirs.close()

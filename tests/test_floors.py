@@ -38,6 +38,8 @@ FLOORS: dict[str, int | tuple[int, int]] = {
     "base.system": 0,
     "http1.grammar": 0,
     "base.budget": 1,
+    "base.files": 1,
+    "base.process": 1,
     "base.signals": 1,
     "config.envfile": 1,
     "settings.kinds": 1,

@@ -9,6 +9,8 @@ of all. tests/base/test_system.py holds that no module goes past this one.
 - What is done with a connection at every request, and waiting, are methods: recv, send, poll, register. The
   objects that have them are made here, so a test hands out others. No request pays a call for it.
 
+What is made of several of them is in process.py and files.py.
+
 Runs in the application's interpreter (Python 3.9, PyPy included). PyPy lacks some of them; those are looked
 up when they are called, by the supervisor only.
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import array
 import fcntl
-import gc
+import importlib
 import mmap
 import os
 import resource
@@ -25,13 +27,14 @@ import select
 import signal
 import socket
 import struct
-import sys
 import termios
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what is callable in this module is a call
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Union
+
+    _Action = tuple[int, int, str, int, int]  # POSIX_SPAWN_OPEN, descriptor, path, flags, mode
 
 # ── Processes ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -52,12 +55,45 @@ setuid = os.setuid  # setuid(2)
 getrlimit = resource.getrlimit  # getrlimit(2): soft limit, hard limit
 setrlimit = resource.setrlimit
 
+
+# By the supervisor only: PyPy lacks them.
+
+
+def posix_spawn(
+    path: str, arguments: list[str], environ: Mapping[str, str], actions: Sequence[_Action], group: int
+) -> int:
+    """Have a new process execute `path`, in the process group `group`, 0 for one of its own. posix_spawn(3).
+    Returns its process id."""
+    return os.posix_spawn(path, arguments, environ, file_actions=actions, setpgroup=group)
+
+
+def pidfd_open(pid: int) -> int:
+    """pidfd_open(2)."""
+    return os.pidfd_open(pid)
+
+
+def pidfd_send_signal(descriptor: int, number: int) -> None:
+    """pidfd_send_signal(2)."""
+    signal.pidfd_send_signal(descriptor, number)
+
+
+def prctl(option: int, value: int) -> None:
+    """prctl(2), which Python lacks."""
+    ctypes = importlib.import_module("ctypes")  # costs memory that other processes than ours can save
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        fault = ctypes.get_errno()
+        raise OSError(fault, os.strerror(fault))
+
+
 # ── Descriptors and files ─────────────────────────────────────────────────────────────────────────────
 
 open_descriptor = os.open  # open(2)
 close = os.close  # close(2)
 dup = os.dup  # fcntl(2), F_DUPFD_CLOEXEC
 dup2 = os.dup2  # dup3(2)
+pipe = os.pipe  # pipe2(2), O_CLOEXEC: (end to read from, end to write to)
+read = os.read  # read(2): b"" at the end
+pread = os.pread  # pread(2): (descriptor, bytes, offset)
 write = os.write  # write(2): how many bytes were written
 lseek = os.lseek  # lseek(2)
 fstat = os.fstat  # fstat(2)
@@ -99,7 +135,11 @@ bind = socket.SocketType.bind  # bind(2): (socket, address)
 listen = socket.SocketType.listen  # listen(2): (socket, backlog)
 connect = socket.SocketType.connect  # connect(2): (socket, address)
 accept = socket.socket.accept  # accept4(2): (connection, address of its peer)
+# The same, but (descriptor, address of its peer): accept() is written in Python, and builds a socket.socket.
+bare_accept = socket.SocketType._accept  # type: ignore[attr-defined]
+getsockopt = socket.SocketType.getsockopt  # getsockopt(2): (socket, level, name[, bytes])
 setsockopt = socket.SocketType.setsockopt  # setsockopt(2): (socket, level, name, value)
+sendfile = os.sendfile  # sendfile(2): (to, from, offset, bytes)
 getaddrinfo = socket.getaddrinfo  # getaddrinfo(3)
 
 # recvmsg(2): what comes is closed on exec. PyPy does not name it.
@@ -159,97 +199,10 @@ def unacknowledged(descriptor: int) -> int:
 # ── Waiting ───────────────────────────────────────────────────────────────────────────────────────────
 
 poll = select.poll  # poll(2)
+epoll = select.epoll  # epoll(7)
 
 CALLS = frozenset(name for name, value in [*globals().items()] if name[0] != "_" and callable(value))
 """The names of all calls: what stands above."""
 
 # epoll_ctl(2): wake one of the processes that wait for a listener, not all. PyPy does not name it.
 EPOLLEXCLUSIVE: int = getattr(select, "EPOLLEXCLUSIVE", 1 << 28)
-
-# The signal that makes a stuck worker write its stacks (faulthandler). A real-time one: neither
-# applications nor service managers use it.
-STACKS_SIGNAL = signal.SIGRTMIN + 5
-
-# ── What is made of them ──────────────────────────────────────────────────────────────────────────────
-
-# /proc/pid/stat, proc(5), counted from the state, which is field 3 and follows the name.
-_PARENT, _ARG_START, _ARG_END = 1, 45, 46
-
-
-def parent(pid: int) -> int:
-    """The parent of a process, 0 for none that this one can see. Raises OSError or ValueError if that cannot
-    be read."""
-    try:
-        return int(_status(str(pid))[_PARENT])
-    except IndexError:
-        raise ValueError(f"/proc/{pid}/stat: unexpected form") from None
-
-
-def _status(process: str) -> list[bytes]:
-    """The fields of /proc/pid/stat behind the name, which may hold anything."""
-    return read_file(f"/proc/{process}/stat").rpartition(b")")[2].split()
-
-
-def name_process(name: str, title: str) -> None:
-    """Set what tells this process from others: `name`, 15 bytes at most, where only a program's name is shown
-    (`ps -o comm`, `top`), and `title` in the place of its command line (`ps`, `systemctl status`), as far as
-    that is long.
-
-    The arguments lie in the process's own memory, and whoever asks for them is shown what is there now.
-    """
-    try:
-        _put("/proc/self/comm", name.encode("ascii", "replace")[:15], 0)
-        fields = _status("self")
-        start, end = int(fields[_ARG_START]), int(fields[_ARG_END])
-        line = title.encode("utf-8", "replace")[: end - start - 1].ljust(end - start, b"\0")
-        _put("/proc/self/mem", line, start)
-    except OSError:
-        pass  # a name is a comfort: /proc may be read-only, or the process have changed its user
-
-
-def _put(path: str, data: bytes, offset: int) -> None:
-    """Write into a file that is there."""
-    descriptor = open_descriptor(path, os.O_WRONLY)
-    try:
-        lseek(descriptor, offset, os.SEEK_SET)
-        write(descriptor, data)
-    finally:
-        close(descriptor)
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write `data`, in as many pieces as the kernel likes."""
-    view = memoryview(data)
-    while view:
-        view = view[write(descriptor, view) :]
-
-
-def freeze_heap() -> None:
-    """Keep the garbage collector away from all that exists now, so that forked children go on sharing it."""
-    gc.collect()
-    if hasattr(gc, "freeze"):  # not in PyPy, whose collector writes no counts into objects
-        gc.freeze()
-
-
-def point_stdin_at_nothing() -> None:
-    """Reading standard input gets end of file at once: no application waits for a terminal."""
-    null = open_descriptor(os.devnull, os.O_RDONLY)
-    try:
-        dup2(null, 0)
-    finally:
-        close(null)
-
-
-def raise_descriptor_limit() -> int:
-    """Use as many descriptors as the hard limit allows; systemd sets 1024 soft for select(2)'s sake only.
-    Returns what the soft limit was."""
-    soft, hard = getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return soft
-
-
-def descriptor_limit() -> int:
-    """How many descriptors this process may have open."""
-    soft, _ = getrlimit(resource.RLIMIT_NOFILE)
-    return soft if soft != resource.RLIM_INFINITY else sys.maxsize

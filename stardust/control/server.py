@@ -18,7 +18,7 @@ import json
 import os
 import socket
 
-from stardust.base import system
+from stardust.base import process, system
 from stardust.base.errors import ControlError, ListenError
 from stardust.control import trust
 from stardust.listeners import binding
@@ -158,7 +158,7 @@ class Control:
         except OSError as error:
             raise ControlError(f"control socket {self.path}: cannot accept: {error.strerror}") from error
         client = Client(sock)
-        reason = trust.refusal(trust.peer(sock), pid=os.getpid(), uid=os.geteuid(), parent=system.parent)
+        reason = trust.refusal(trust.peer(sock), pid=os.getpid(), uid=os.geteuid(), parent=process.parent)
         if reason:
             client.finish(False, reason)
             client.close()

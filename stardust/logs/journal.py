@@ -27,7 +27,7 @@ import socket
 import struct
 from collections.abc import Mapping
 
-from stardust.base import system
+from stardust.base import files, system
 
 SOCKET = "/run/systemd/journal/socket"
 
@@ -75,7 +75,7 @@ def _send_as_memory(sock: socket.socket, path: str, record: bytes) -> None:
     """An empty datagram with the descriptor of a memfd that nobody can change any more."""
     memory = system.memfd_create("stardust-record", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        system.write_all(memory, record)
+        files.write_all(memory, record)
         system.seal(memory)  # or the journal does not trust it
         system.sendmsg(sock, b"", [memory], socket.MSG_DONTWAIT, path)
     finally:

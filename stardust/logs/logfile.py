@@ -13,7 +13,7 @@ import select
 import stat
 from typing import Optional
 
-from stardust.base import system
+from stardust.base import files, system
 from stardust.logs.log import Log
 
 MOST = 1024 * 1024  # bytes that may wait
@@ -58,7 +58,7 @@ class LogFile:
         lines, self._lines, self._waiting = self._lines, [], 0
         try:
             if self._poll is None:
-                system.write_all(self._descriptor, b"".join(lines))
+                files.write_all(self._descriptor, b"".join(lines))
             else:
                 self._write_pieces(_pieces(lines))
         except OSError as fault:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import assert_never
 
-from stardust.base import system
+from stardust.base import process, system
 from stardust.base.errors import ChannelError
 from stardust.base.records import dataclass
 from stardust.ipc import messages
@@ -124,7 +124,7 @@ class Children:
         child = self.book[number]
         child.stuck, child.request = why, _request(self._scoreboard.read(child.slot))
         if child.pidfd is not None:
-            processes.signal_process(child.pidfd, system.STACKS_SIGNAL)
+            processes.signal_process(child.pidfd, process.STACKS_SIGNAL)
 
     def kill(self, number: int, why: str) -> None:
         child = self.book[number]

@@ -30,6 +30,7 @@ from collections import deque
 from collections.abc import Container, Sequence
 from typing import NamedTuple, assert_never
 
+from stardust.base import system
 from stardust.base.address import Address
 from stardust.base.errors import HandoffError
 from stardust.ipc.handoff import Link, Passage, decode, encode
@@ -111,17 +112,17 @@ class Custody:
         known: dict[int, Passage] = {}
         for fd, name in returned:
             if name == TABLE:
-                known.update(entries(os.pread(fd, os.fstat(fd).st_size, 0)))
-                os.close(fd)
+                known.update(entries(system.pread(fd, system.fstat(fd).st_size, 0)))
+                system.close(fd)
         for fd, name in returned:
             if name == CONNECTION:
-                passage = known.get(os.fstat(fd).st_ino)
+                passage = known.get(system.fstat(fd).st_ino)
                 if passage is None or passage.listener not in listeners:
-                    os.close(fd)
+                    system.close(fd)
                 else:
                     # The unit may say NonBlocking=yes; connections here are not (worker/connection.py).
-                    os.set_blocking(fd, True)
-                    self._held.append(Held(socket.SocketType(fileno=fd), passage._replace(since=now)))
+                    system.set_blocking(fd, True)
+                    self._held.append(Held(system.bare_socket(fileno=fd), passage._replace(since=now)))
         for name in {name for _, name in returned}:
             self._notifier.release(name)
         return len(self._held) if returned else 0
@@ -141,7 +142,7 @@ class Custody:
     def open(self) -> None:
         """From now on connections are stored; the first are those that no worker has got yet. OSError: they
         cannot be."""
-        self._table = os.memfd_create("stardust-idle", os.MFD_CLOEXEC)
+        self._table = system.memfd_create("stardust-idle", os.MFD_CLOEXEC)
         self.storing = True
         self._notifier.keep(self._table, TABLE)
         while self._held:
@@ -172,7 +173,7 @@ class Custody:
             if self.stored == self._room:
                 self.surplus += 1
                 return
-            os.write(self._table, entry(os.fstat(held.socket.fileno()).st_ino, held.passage))
+            system.write(self._table, entry(system.fstat(held.socket.fileno()).st_ino, held.passage))
             self._notifier.keep(held.socket.fileno(), CONNECTION)
             self.stored += 1
 
@@ -180,7 +181,7 @@ class Custody:
         for sock, _ in self._held:
             sock.close()
         if self.storing:
-            os.close(self._table)
+            system.close(self._table)
         self.shelf.close()
 
 

@@ -16,6 +16,7 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
+from stardust.base import system
 from stardust.logs.events import OUT_OF_MEMORY, WORKER_DIED, Event
 from stardust.supervisor import processes
 
@@ -50,7 +51,7 @@ class Kills:
 
     def _count(self) -> int | None:
         try:
-            return None if self._events is None else oom_kills(self._events.read_text())
+            return None if self._events is None else oom_kills(_read(self._events))
         except OSError:
             return None
 
@@ -58,9 +59,13 @@ class Kills:
 def own_kills() -> Kills:
     """For the control group of this process."""
     try:
-        return Kills(events_file(Path("/proc/self/cgroup").read_text()))
+        return Kills(events_file(_read(Path("/proc/self/cgroup"))))
     except OSError:
         return Kills(None)
+
+
+def _read(path: Path) -> str:
+    return os.fsdecode(system.read_file(str(path)))
 
 
 def killed(status: int) -> bool:

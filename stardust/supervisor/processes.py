@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -10,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Never, NoReturn
 
-from stardust.base import system
+from stardust.base import process, system
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel, pair
 
@@ -25,9 +24,7 @@ def become_subreaper() -> None:
     So a worker whose zygote died can still be waited for, and nothing that the application starts can make
     itself look like a stranger to the control socket.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    system.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 ZygoteChannel = Channel[messages.FromZygote, messages.ToZygote]
@@ -44,12 +41,12 @@ def start_zygote(interpreter: str, environ: Mapping[str, str]) -> tuple[int, Zyg
         theirs.set_inheritable(True)
         command = [interpreter, _BOOT, str(theirs.fileno())]
         try:
-            pid = os.posix_spawn(
+            pid = system.posix_spawn(
                 interpreter,
                 command,
                 environ,
-                file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
-                setpgroup=0,
+                [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
+                group=0,
             )
         except OSError:
             ours.close()
@@ -60,13 +57,13 @@ def start_zygote(interpreter: str, environ: Mapping[str, str]) -> tuple[int, Zyg
 def replace_by_server(interpreter: str, environ: Mapping[str, str], waiting: socket.socket) -> NoReturn:
     """Become `interpreter`, with what is to be served waiting in the channel end `waiting` (execve(2))."""
     waiting.set_inheritable(True)
-    os.execve(interpreter, [interpreter, _BOOT, str(waiting.fileno())], dict(environ))
+    system.execve(interpreter, [interpreter, _BOOT, str(waiting.fileno())], dict(environ))
 
 
 def signal_process(pidfd: int, number: int) -> None:
     """Send a signal to the very process of `pidfd`; nothing happens if it has ended already."""
     try:
-        signal.pidfd_send_signal(pidfd, number)
+        system.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         pass
 
@@ -78,11 +75,11 @@ def open_pidfd(pid: int, zygote: int) -> int | None:
     number runs the application, and we may have more rights to kill than that.
     """
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = system.pidfd_open(pid)
     except (OSError, OverflowError):  # ESRCH; EINVAL for a number that is none
         return None
     if _parent(pid) not in {zygote, os.getpid()} - {0}:
-        os.close(pidfd)
+        system.close(pidfd)
         return None
     return pidfd
 
@@ -90,7 +87,7 @@ def open_pidfd(pid: int, zygote: int) -> int | None:
 def _parent(pid: int) -> int:
     """The parent of a process, 0 if it has none that we can know."""
     try:
-        return system.parent(pid)
+        return process.parent(pid)
     except OSError:
         return 0
 
@@ -108,13 +105,13 @@ def next_message(channel: Channel[messages.Heard, Never]) -> messages.Heard | No
 
 def memory_for_stacks() -> int:
     """A descriptor for a worker to write its stacks to (faulthandler), and for us to read them from."""
-    return os.memfd_create("stardust-stacks", os.MFD_CLOEXEC)
+    return system.memfd_create("stardust-stacks", os.MFD_CLOEXEC)
 
 
 def read_stacks(descriptor: int) -> str:
     """What was written last, from the beginning of a line: whoever writes is not trusted to be brief."""
-    start = max(0, os.fstat(descriptor).st_size - _MOST_STACKS)
-    text = os.pread(descriptor, _MOST_STACKS, start).decode("utf-8", "replace")
+    start = max(0, system.fstat(descriptor).st_size - _MOST_STACKS)
+    text = system.pread(descriptor, _MOST_STACKS, start).decode("utf-8", "replace")
     return text.partition("\n")[2] if start else text
 
 
@@ -123,7 +120,7 @@ def ended_children() -> list[tuple[int, int]]:
     ended: list[tuple[int, int]] = []
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status = system.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return ended
         if not pid:

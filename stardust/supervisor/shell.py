@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import assert_never
 
+from stardust.base import system
 from stardust.base.errors import Exit
 from stardust.base.signals import Wakeup
 from stardust.ipc import messages
@@ -62,7 +63,7 @@ class Supervisor:
         self.notifier = given.notifier
         self.scoreboard = Scoreboard.create()
         self.link = Link.create()
-        self._epoll = select.epoll()
+        self._epoll = system.epoll()
         self._watched: dict[int, Callable[[], object]] = {}
         board, link = self.scoreboard, self.link
         custody = Custody(given.notifier, given.left, given.room, given.log)

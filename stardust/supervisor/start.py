@@ -5,7 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 
-from stardust.base import system
+from stardust.base import process
 from stardust.config.arguments import Arguments
 from stardust.control import address as control_address
 from stardust.control.server import Control
@@ -23,7 +23,7 @@ from stardust.systemd.notify import Notifier, watchdog_interval
 def run(arguments: Arguments, config: Config, notifier: Notifier) -> int:
     """Serve until told to stop: the exit code. Raises ActivationError, ConfigError and ListenError."""
     faulthandler.enable()  # systemd's watchdog ends a stuck supervisor with SIGABRT: have its stacks logged
-    limit = system.raise_descriptor_limit()
+    limit = process.raise_descriptor_limit()
     pid = os.getpid()
     watchdog = watchdog_interval(os.environ, pid)
     handed = activation.inherited(os.environ, pid)

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Optional
 
-from stardust.base import system
+from stardust.base import files, system
 from stardust.base.errors import ConfigError
 from stardust.logs.log import Log
 from stardust.settings.table import COMMAND_LINE, Config
@@ -54,7 +54,7 @@ def _at_a_path(data: bytes) -> Iterator[str]:
     """A path where `data` is, for a library that reads files only. It is nowhere but in memory."""
     memory = system.memfd_create("stardust")
     try:
-        system.write_all(memory, data)
+        files.write_all(memory, data)
         yield f"/proc/self/fd/{memory}"
     finally:
         system.close(memory)

@@ -16,7 +16,7 @@ import math
 import select
 from itertools import islice
 
-from stardust.base import system
+from stardust.base import process
 from stardust.base.budget import Budget
 from stardust.settings.table import Config
 from stardust.worker.admission import Admission, Peer, capacity
@@ -66,7 +66,7 @@ class Book:
         self._epoll = epoll
         self.connections: dict[int, Connection] = {}
         self.empty_since = clock.now
-        self.most = capacity(config.max_connections, system.descriptor_limit())
+        self.most = capacity(config.max_connections, process.descriptor_limit())
         self.admission = Admission(config.max_connections_per_peer)
         self._counted: dict[int, Peer] = {}  # who is counted for whom, by descriptor
         self.budget = Budget(config.max_buffer_memory)

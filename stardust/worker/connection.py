@@ -292,7 +292,7 @@ class Connection:
         _, most_unsent, patience, least_rate, _ = self.terms
         if outbox.pending <= most_unsent:
             return
-        writable = select.poll()
+        writable = system.poll()
         writable.register(self.socket, select.POLLOUT)
         first = self.left
         pace = Pace(least_rate, RESPONSE_GRACE, time.monotonic()) if least_rate else None

@@ -19,6 +19,7 @@ from functools import partial
 from typing import NamedTuple, Optional
 
 from stardust.base import address as addresses
+from stardust.base import system
 from stardust.base.address import Address, Peers
 from stardust.base.errors import ClientGone
 from stardust.ipc.handoff import Link
@@ -175,15 +176,14 @@ class Entrance:
 
     def _accept(self, descriptor: int, door: Door, kind: tuple[int, int, int]) -> bool:
         """Take one connection, if no sibling was faster, and serve what it has sent already."""
-        listener = door.socket
         try:
-            number, peer = listener._accept()  # type: ignore[attr-defined] # accept() would build a socket.socket
+            number, peer = system.bare_accept(door.socket)
         except BlockingIOError:
             return False
         except OSError as fault:
             # accept(2) reports errors of the new connection too; they mean nothing for the listener.
             return fault.errno not in OUT_OF_DESCRIPTORS or self.short(fault)
-        sock = socket.SocketType(*kind, number)
+        sock = system.bare_socket(*kind, number)
         host, port = addresses.peer(peer)
         stage = GREETING if door.greetings else READING
         connection = self.welcome(sock, number, door.address, host, port, stage)

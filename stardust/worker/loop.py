@@ -15,6 +15,7 @@ import select
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
+from stardust.base import system
 from stardust.base.address import Peers
 from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import Slot
@@ -65,7 +66,7 @@ class Loop:
         report: Optional[Report] = None,
     ) -> None:
         self.slot = slot
-        self.epoll = epoll = select.epoll()
+        self.epoll = epoll = system.epoll()
         self.standing = standing = Standing()
         self.clock = clock = Clock()
         self.give_at = give_at = Alarm(clock)

@@ -8,10 +8,10 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import Optional
 
+from stardust.base import system
 from stardust.base.errors import assert_never
 from stardust.base.signals import Wakeup
 from stardust.ipc import messages
@@ -62,7 +62,7 @@ class Orders:
 
     def _reopen(self, descriptor: int) -> None:
         if self.file is None:
-            os.close(descriptor)
+            system.close(descriptor)
         else:
             self.file.reopened(descriptor)
 

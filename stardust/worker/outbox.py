@@ -11,14 +11,14 @@ piece.
 
 from __future__ import annotations
 
-import os
 import socket
-import tempfile
 from collections import deque
 from typing import Optional, Union
 
+from stardust.base import system
 from stardust.base.budget import UNLIMITED, Budget, Share, gather
 from stardust.worker.stream import Stream
+from stardust.wsgi.input import temporary_file
 
 MEMORY = 1024 * 1024  # bytes kept in memory for one connection
 SEGMENT = 64 * 1024 * 1024  # bytes after which the next temporary file is begun
@@ -63,7 +63,7 @@ class Outbox:
 
     def push_file(self, descriptor: int, offset: int, count: int) -> None:
         """Queue `count` bytes of a regular file from `offset` on. The caller may close its descriptor."""
-        self._pieces.append(FileRange(os.dup(descriptor), offset, offset + count, ours=False))
+        self._pieces.append(FileRange(system.dup(descriptor), offset, offset + count, ours=False))
         self.pending += count
 
     def flush(self, sock: Stream) -> None:
@@ -85,19 +85,19 @@ class Outbox:
         """Forget everything."""
         for piece in self._pieces:
             if isinstance(piece, FileRange):
-                os.close(piece.descriptor)
+                system.close(piece.descriptor)
         self._pieces.clear()
         self._share.drop(self._share.held)
         self.pending = 0
 
     def _push_to_disk(self, data: bytes, segment: Optional[FileRange]) -> None:
         if segment is None or segment.end >= SEGMENT:
-            with tempfile.TemporaryFile(buffering=0) as file:
-                segment = FileRange(os.dup(file.fileno()), 0, 0, ours=True)
+            with temporary_file() as file:
+                segment = FileRange(system.dup(file.fileno()), 0, 0, ours=True)
             self._pieces.append(segment)
         view = memoryview(data)
         while view:
-            written = os.write(segment.descriptor, view)
+            written = system.write(segment.descriptor, view)
             view = view[written:]
             segment.end += written
 
@@ -117,9 +117,9 @@ class Outbox:
         count = min(piece.end - piece.offset, _MOST_AT_ONCE)
         if isinstance(sock, socket.SocketType):
             sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
-            sent = os.sendfile(sock.fileno(), piece.descriptor, piece.offset, count)
+            sent = system.sendfile(sock.fileno(), piece.descriptor, piece.offset, count)
         else:
-            data = os.pread(piece.descriptor, min(count, _MOST_READ), piece.offset)
+            data = system.pread(piece.descriptor, min(count, _MOST_READ), piece.offset)
             sent = sock.send(data, socket.MSG_DONTWAIT)
         if sent == 0 and count:
             raise OSError("the file ended before the length that was announced")
@@ -127,5 +127,5 @@ class Outbox:
         self.pending -= sent
         if piece.offset < piece.end:
             return False
-        os.close(piece.descriptor)
+        system.close(piece.descriptor)
         return True

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional
 
-from stardust.base import system
+from stardust.base import process
 from stardust.base.errors import AppLoadError, Exit
 from stardust.ipc import messages
 from stardust.ipc.handoff import Link
@@ -67,10 +67,10 @@ def run(
     config, scoreboard = heritage.config, heritage.scoreboard
     log = heritage.log.named(f"worker {number}", {"STARDUST_WORKER": number})
     title = f"stardust: worker {number}, generation {heritage.generation}: {config.app}"
-    system.name_process(f"stardust:w{number}", title)
+    process.name_process(f"stardust:w{number}", title)
     slot = scoreboard.slot(slot_number)
     slot.born(os.getpid(), heritage.generation, time.monotonic())
-    faulthandler.register(system.STACKS_SIGNAL, file=stacks, all_threads=True, chain=False)
+    faulthandler.register(process.STACKS_SIGNAL, file=stacks, all_threads=True, chain=False)
     for number_ignored in _IGNORED:
         signal.signal(number_ignored, signal.SIG_IGN)
 

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Union
 
+from stardust.base import system
 from stardust.base.address import TCP
 from stardust.base.errors import ClientGone
 from stardust.http1 import response
@@ -204,10 +205,10 @@ class SecureSocket:
 
     def setsockopt(self, level: int, name: int, value: Union[int, bytes], /) -> None:
         self._cut = self._cut or (level, name) == (socket.SOL_SOCKET, socket.SO_LINGER)
-        self._socket.setsockopt(level, name, value)
+        system.setsockopt(self._socket, level, name, value)
 
     def getsockopt(self, level: int, name: int, /) -> int:
-        return self._socket.getsockopt(level, name)
+        return system.getsockopt(self._socket, level, name)
 
     def getpeername(self) -> Any:
         return self._socket.getpeername()
@@ -369,6 +370,6 @@ def _send_off(sock: socket.SocketType, data: bytes) -> None:
 
 
 def _wait(sock: socket.SocketType, events: int) -> None:
-    poll = select.poll()
+    poll = system.poll()
     poll.register(sock, events)
     poll.poll()

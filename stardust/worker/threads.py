@@ -10,13 +10,13 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any, Generic, NamedTuple, Optional, TypeVar
 
+from stardust.base import system
 from stardust.ipc.scoreboard import Slot
 from stardust.settings.table import Config
 from stardust.worker.accepting import BUSY, Accepting
@@ -40,9 +40,9 @@ class Pool(Generic[Work]):
         self._work = work
         self._tasks: SimpleQueue[Work] = SimpleQueue()
         self._done: deque[Work] = deque()
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
-        os.set_blocking(self._writer, False)
+        self._reader, self._writer = system.pipe()
+        system.set_blocking(self._reader, False)
+        system.set_blocking(self._writer, False)
         for number in range(size):
             threading.Thread(target=self._run, name=f"stardust-{number}", daemon=True).start()
 
@@ -57,7 +57,7 @@ class Pool(Generic[Work]):
     def done(self) -> list[Work]:
         """The tasks that were done since the last call."""
         try:
-            os.read(self._reader, 4096)
+            system.read(self._reader, 4096)
         except BlockingIOError:
             pass
         finished = []
@@ -73,7 +73,7 @@ class Pool(Generic[Work]):
             self._done.append(task)
             del task  # or an idle thread would keep its last request alive
             try:
-                os.write(self._writer, b"\0")
+                system.write(self._writer, b"\0")
             except BlockingIOError:
                 pass  # the loop has more wake-ups waiting than it will read
 

@@ -63,11 +63,11 @@ class Spool:
 
     def _move(self) -> None:
         try:
-            self._file = _temporary_file()
+            self._file = temporary_file()
         except OSError as fault:
             if not self._relieve(fault):
                 raise
-            self._file = _temporary_file()
+            self._file = temporary_file()
         for piece in self._pieces:
             _write_all(self._file, bytes(piece))
         self._pieces = []
@@ -98,8 +98,8 @@ class Spool:
             self._reader.close()
 
 
-def _temporary_file() -> io.FileIO:
-    # Unbuffered, TemporaryFile() gives a bare FileIO: its write() is write(2), errors included.
+def temporary_file() -> io.FileIO:
+    """One without a name, see above. Unbuffered: its write() is write(2), errors included."""
     return tempfile.TemporaryFile(buffering=0)
 
 

@@ -29,7 +29,7 @@ import time
 from collections.abc import Sequence
 from typing import Optional
 
-from stardust.base import address, system
+from stardust.base import address, process, system
 from stardust.base.errors import AppLoadError, ChannelError, ConfigError, Exit, assert_never
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel
@@ -38,7 +38,8 @@ from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs.log import Log, Sink, instance
 from stardust.settings import table as settings
 from stardust.settings.table import Config
-from stardust.worker import introduction, process
+from stardust.worker import introduction
+from stardust.worker import process as workers
 from stardust.worker.entrance import Door
 from stardust.worker.process import Inheritance
 from stardust.zygote.load import load
@@ -70,10 +71,10 @@ def main(descriptor: int) -> int:
     except ConfigError as failure:
         channel.send(messages.Misconfigured(str(failure)))
         return Exit.CONFIG
-    system.freeze_heap()
+    process.freeze_heap()
     channel.send(messages.Loaded())
     if heritage.link is None:
-        return process.run(heritage, 1, 0, None)
+        return workers.run(heritage, 1, 0, None)
     return _attend(channel, heritage)
 
 
@@ -88,7 +89,7 @@ def _attend(channel: SupervisorChannel, heritage: Inheritance) -> int:
             if _fork(channel, order):
                 channel.close()
                 own = Channel.adopt(order.channel, messages.WORKER)
-                return process.run(heritage, order.worker, order.slot, own, order.stacks)
+                return workers.run(heritage, order.worker, order.slot, own, order.stacks)
         elif isinstance(order, messages.Reap):
             _reap(channel, order)
         elif isinstance(order, messages.Reopen):
@@ -149,7 +150,7 @@ def _inheritance(order: messages.Generation) -> Inheritance:
     )
     # Of the generation, not of the zygote: workers that changed their user may not change their names, and
     # keep this one (proc(5), "dumpable").
-    system.name_process(f"stardust:g{order.number}", f"stardust: generation {order.number}: {config.app}")
+    process.name_process(f"stardust:g{order.number}", f"stardust: generation {order.number}: {config.app}")
     return Inheritance(
         generation=order.number,
         config=config,
@@ -209,8 +210,8 @@ def _become(config: Config) -> None:
             system.chdir(config.chdir)
     except (OSError, KeyError) as fault:
         raise AppLoadError(f"cannot prepare the application's process: {fault}") from None
-    system.point_stdin_at_nothing()
-    system.raise_descriptor_limit()
+    process.point_stdin_at_nothing()
+    process.raise_descriptor_limit()
     sys.path[:0] = [*config.pythonpath, system.getcwd()]
 
 

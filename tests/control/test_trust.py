@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stardust.base import system
+from stardust.base import process
 from stardust.control import trust
 from stardust.control.trust import Peer
 
@@ -74,8 +74,8 @@ def test_peer_of_a_socket() -> None:
 
 def test_real_processes() -> None:
     us = Peer(os.getpid(), UID)
-    refused = trust.refusal(us, pid=os.getppid(), uid=UID, parent=system.parent)
+    refused = trust.refusal(us, pid=os.getppid(), uid=UID, parent=process.parent)
     assert refused == f"process {us.pid} belongs to the server, and the application may not command it"
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
-        assert trust.refusal(us, pid=child.pid, uid=UID, parent=system.parent) == ""
+        assert trust.refusal(us, pid=child.pid, uid=UID, parent=process.parent) == ""
         child.communicate()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from stardust.base import system
+from stardust.base import process
 from stardust.config import reading as configs
 from stardust.config.arguments import parse_arguments
 from stardust.ipc import messages
@@ -35,7 +35,7 @@ PATIENCE = 30.0  # s
 def sleeper() -> int:
     """The process id of a process that does nothing until it is killed, not even write its stacks."""
     command = [sys.executable, "-I", "-S", "-c", "import signal; signal.pause()"]
-    return os.posix_spawn(sys.executable, command, {}, setsigmask=[system.STACKS_SIGNAL])
+    return os.posix_spawn(sys.executable, command, {}, setsigmask=[process.STACKS_SIGNAL])
 
 
 def end(pid: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stardust.base import system
+from stardust.base import process
 from stardust.ipc import messages
 from stardust.logs import events
 from stardust.supervisor import processes, vocabulary
@@ -119,7 +119,7 @@ def test_stuck_worker_writes_its_stacks_and_is_killed(
     it.settle()
     it.start_worker()
     it.until(lambda: 1 not in it.supervisor.children.book)
-    assert sent == [system.STACKS_SIGNAL, signal.SIGKILL]
+    assert sent == [process.STACKS_SIGNAL, signal.SIGKILL]
     log = it.log.read_text()
     assert (
         f"error: killing worker 1 (process {it.workers[1].pid}), stuck: request-timeout\n"

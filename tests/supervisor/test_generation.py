@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stardust.base import system
+from stardust.base import process
 from stardust.base.address import Address
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel, pair
@@ -33,7 +33,7 @@ from tests.supervisor.stage import Stage
 def test_zygote_understands_its_first_message(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: bool, alone: bool
 ) -> None:
-    monkeypatch.setattr(system, "name_process", lambda name, title: None)
+    monkeypatch.setattr(process, "name_process", lambda name, title: None)
     access_log = str(tmp_path / "access.log") if logs else ""
     config = Config(
         app="shop:application", max_workers=3, listen=(Listen("a"), Listen("b")), access_log=access_log

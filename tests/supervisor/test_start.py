@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stardust.base import system
+from stardust.base import process
 from stardust.base.errors import Exit
 from stardust.config.arguments import parse_arguments
 from stardust.config.reading import read
@@ -40,7 +40,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Surroundings]]:
 
     monkeypatch.setattr(start, "Supervisor", Witness)
     monkeypatch.setattr(faulthandler, "enable", lambda: None)
-    monkeypatch.setattr(system, "raise_descriptor_limit", lambda: 1024)
+    monkeypatch.setattr(process, "raise_descriptor_limit", lambda: 1024)
     monkeypatch.setattr(activation, "inherited", lambda environ, pid: HANDED)
     monkeypatch.setattr(activation, "stored", lambda handed: HANDED[2:3])
     monkeypatch.setattr(activation, "left", lambda handed: [HANDED[1], HANDED[3]])

@@ -269,8 +269,8 @@ def resume(loop: Loop) -> None:
     loop.parting.resume()
 
 
-def tcp_door(own: bool = True, sock: socket.socket | None = None) -> Door:
-    listener = sock or socket.socket()
+def tcp_door(own: bool = True) -> Door:
+    listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(200)
     listener.setblocking(False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from stardust.base import system
 from stardust.settings.table import Config
 from tests.worker.harness import (
     PATTERN,
@@ -17,37 +18,38 @@ from tests.worker.harness import (
     Server,
     echo,
     request,
-    tcp_door,
 )
 
 
-class Short(socket.socket):
-    """A listener that cannot accept as often as `faults` has entries."""
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """accept(2) fails as often as this has entries."""
+    faults: list[int] = []
+    accept = system.bare_accept
 
-    faults: list[int]
-
-    def _accept(self) -> Any:
-        if self.faults:
-            fault = self.faults.pop()
+    def short(listener: socket.socket) -> Any:
+        if faults:
+            fault = faults.pop()
             raise OSError(fault, os.strerror(fault))
-        return super()._accept()  # type: ignore[misc]
+        return accept(listener)
+
+    monkeypatch.setattr(system, "bare_accept", short)
+    return faults
 
 
 class TestShortage:
     @pytest.mark.parametrize("fault", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-    def test_s10_accepting_pauses_and_goes_on(self, kept: Config, fault: int) -> None:
+    def test_s10_accepting_pauses_and_goes_on(self, kept: Config, fault: int, faults: list[int]) -> None:
         """And one of the idle connections has to give way."""
-        listener = Short()
-        listener.faults = []
         with (
-            Server(echo, kept, [tcp_door(sock=listener)]) as server,
+            Server(echo, kept) as server,
             Client(server.address) as idle,
             Client(server.address) as new,
         ):
             idle.get()
             new.send(b"GET /new HTTP/1.1\r\n")
             server.until(lambda loop: loop.book.parked.members and loop.book.reading_heads.members)
-            listener.faults += [fault] * 2
+            faults += [fault] * 2
             with Client(server.address) as late:
                 late.send(request("GET", "/late"))
                 server.until(lambda loop: not loop.accepting.on)
@@ -60,12 +62,12 @@ class TestShortage:
             assert f"takes no connections for 0.1 s: {os.strerror(fault)}" in server.said
 
     @pytest.mark.parametrize("fault", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-    def test_s10_while_somebody_is_idle_nobody_waits(self, kept: Config, fault: int) -> None:
+    def test_s10_while_somebody_is_idle_nobody_waits(
+        self, kept: Config, fault: int, faults: list[int]
+    ) -> None:
         """Each time there is no room, the one that has been idle longest makes some."""
-        listener = Short()
-        listener.faults = []
         with (
-            Server(echo, kept, [tcp_door(sock=listener)]) as server,
+            Server(echo, kept) as server,
             Client(server.address) as first,
             Client(server.address) as second,
             Client(server.address) as third,
@@ -74,7 +76,7 @@ class TestShortage:
                 client.get()
                 server.settled()
                 server.advance(0.1)
-            listener.faults += [fault] * 2
+            faults += [fault] * 2
             with Client(server.address) as late:
                 assert late.get("/late").body == b"GET /late\n"
                 second.ended()
@@ -82,15 +84,14 @@ class TestShortage:
                 assert third.get("/third").body == b"GET /third\n"
             assert server.said == ""
 
-    def test_s10_one_line_a_second(self, kept: Config) -> None:
+    def test_s10_one_line_a_second(self, kept: Config, faults: list[int]) -> None:
         """And a pause for each look, however long it lasts: no busy loop."""
-        listener = Short()
-        listener.faults = [errno.EMFILE] * 25
-        with Server(echo, kept, [tcp_door(sock=listener)]) as server, Client(server.address) as client:
+        faults += [errno.EMFILE] * 25
+        with Server(echo, kept) as server, Client(server.address) as client:
             client.send(request("GET", "/"))
             for left in range(24, -1, -1):
                 server.until(lambda loop: not loop.accepting.on)
-                assert len(listener.faults) == left
+                assert len(faults) == left
                 server.advance(0.1)
             assert client.receive().status == 200
             server.advance(1)
@@ -129,9 +130,10 @@ class TestShortage:
                 other.send(large)
                 assert other.receive().body == b"POST /\n" + PATTERN
 
-    def test_s10_a_connection_that_failed_before_it_was_accepted(self, kept: Config) -> None:
+    def test_s10_a_connection_that_failed_before_it_was_accepted(
+        self, kept: Config, faults: list[int]
+    ) -> None:
         """accept(2): "already-pending network errors on the new socket", to be treated like EAGAIN."""
-        listener = Short()
-        listener.faults = [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN]
-        with Server(echo, kept, [tcp_door(sock=listener)]) as server, Client(server.address) as client:
+        faults += [errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN]
+        with Server(echo, kept) as server, Client(server.address) as client:
             assert client.get().status == 200

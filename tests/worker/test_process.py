@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stardust.base import system
+from stardust.base import process
 from stardust.base.errors import Exit
 from stardust.base.records import replace
 from stardust.ipc import messages
@@ -71,7 +71,7 @@ def test_a_stuck_worker_writes_its_stacks(worker: Worker) -> None:
         client.sendall(f"GET /wait?{worker.said_writer} HTTP/1.0\r\n\r\n".encode())
         readable(worker.said_reader)
         assert worker.entry.state == BUSY
-        worker.process.send_signal(system.STACKS_SIGNAL)
+        worker.process.send_signal(process.STACKS_SIGNAL)
         worker.until(lambda entry: b"in run" in worker.written_stacks())
         assert b"application.py" in worker.written_stacks()
         worker.process.kill()
