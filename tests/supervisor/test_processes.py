@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from stardust.base import system
 from stardust.ipc.channel import Channel
 from stardust.supervisor import processes
 from tests.descriptors import open_descriptors
@@ -256,10 +257,10 @@ def test_who_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def read_file(path: str, most: int = -1) -> bytes:
         raise FileNotFoundError
 
-    monkeypatch.setattr(processes.system, "read_file", read_file)
+    monkeypatch.setattr(system, "read_file", read_file)
     assert processes.own_children() == []
 
 
 def test_a_command_that_would_spoil_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes.system, "read_file", lambda path, most=-1: b"a\nb\0c\0")
+    monkeypatch.setattr(system, "read_file", lambda path, most=-1: b"a\nb\0c\0")
     assert processes.command_of(1) == "'a\\nb c'"
