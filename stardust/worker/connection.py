@@ -267,7 +267,9 @@ class Connection:
             pass  # the application has closed it: `stardust.socket` lets it
 
     def forsake(self) -> None:
-        """In a forked child: it is the parent's. Close our copy, and say nothing to the client."""
+        """In a forked child: it is the parent's. Close our copy, and say nothing to the client. What waits
+        for it is the parent's too: files that both have must not grow from here."""
+        self.outbox = None
         getattr(self.socket, "forsake", self.socket.close)()
 
     def close(self, *, moved: bool = False) -> None:

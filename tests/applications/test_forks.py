@@ -8,12 +8,14 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.live.client import PATIENCE, Connection, request
-from tests.live.harness import Gate, Server, children, held_pidfd, readable
+from tests.live.harness import Gate, Server, children, held_pidfd, listening, readable
+from tests.live.proxies import guided, proxy
 
 APPS = Path(__file__).parent / "apps"
 FORKING = APPS / "forking.py"
@@ -64,6 +66,39 @@ def test_one_response_a_request(server: Server) -> None:
     assert "printed by the child" in server.log
     assert "LookupError: in the child" in server.log
     assert "no more\n" in server.log
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_each_gets_its_own_through_nginx(tmp_path: Path, threads: int) -> None:
+    """Twenty clients at a time, on kept connections on both sides of it."""
+    told = guided("nginx")
+    settings = f"max-reqs-per-child = 0\nthreads = {threads}\n"
+    sides = [(where, how) for where in PLACES for how in ("return", "sys.exit", "os._exit")]
+    with (
+        listening(str(tmp_path / "app.sock")) as listener,
+        Server(
+            tmp_path,
+            settings + told.settings,
+            arguments=["--max-workers", "2", "--max-keepalive-reqs=0"],
+            app=FORKING,
+            sockets={"http": listener},
+            trouble="Traceback|ClientGone",
+        ) as server,
+        proxy(tmp_path, told, server.address) as address,
+    ):
+        server.ready()
+
+        def ask(client: int) -> None:
+            with Connection(address) as connection:
+                for number in range(10):
+                    where, how = sides[(client + 7 * number) % len(sides)]
+                    mine = f"{client}-{number}"
+                    told = text(connection, f"/fork?where={where}&how={how}", f"X-Id: {mine}")
+                    assert told.split()[0] == mine, (told, mine)
+
+        with ThreadPoolExecutor(20) as clients:
+            assert [*clients.map(ask, range(20))] == [None] * 20
+        assert len(server.workers()) == 2
 
 
 @pytest.mark.parametrize("where", ["close", "end"])
