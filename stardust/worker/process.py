@@ -125,7 +125,7 @@ def _load(config: Config, channel: Optional[SupervisorChannel], log: Log) -> Opt
         return app
     except AppLoadError as failure:
         if forked.away:
-            forked.end(failure)
+            forked.end(failure.__context__)  # what the application raised
         if channel is None:
             log.error(f"{failure.reason}\n{failure.detail}")
         else:

@@ -73,7 +73,7 @@ def main(descriptor: int) -> int:
             heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
     except AppLoadError as failure:
         if forked.away:
-            forked.end(failure)
+            forked.end(failure.__context__)  # what the application raised
         channel.send(messages.Failed(failure.reason, messages.clipped(failure.detail)))
         return Exit.APPLICATION
     except ConfigError as failure:

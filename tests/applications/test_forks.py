@@ -109,12 +109,14 @@ def test_fork_behind_the_response(server: Server, where: str) -> None:
             assert text(connection, "/last") == f"{number} {code}", how
 
 
-@pytest.mark.parametrize("how", ["process", "thread"])
+@pytest.mark.parametrize("how", ["process", "thread", "later"])
 def test_a_child_that_lives_has_nothing_of_the_server(server: Server, gate: Gate, how: str) -> None:
     """Its parent's clients see their end, and it has no socket but its own."""
     with Connection(server.address) as kept:
         pid = int(text(kept, "/pid"))
         assert int(server.get(f"/leave?how={how}&gate={gate.path}").text) == pid  # it sees its end
+        if how == "later":
+            gate.arrival().release()
         child = gate.arrival()
         sockets = [link for link in descriptors(child.pid) if link.startswith(("socket:", "anon_inode:"))]
         assert len(sockets) == 1, sockets  # the gate's

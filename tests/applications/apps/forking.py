@@ -189,6 +189,8 @@ def leave(query: dict[str, str]) -> bytes:
     how = query["how"]
     if how in ("process", "daemon"):
         FORK.Process(target=wait_at, args=[query["gate"]], daemon=how == "daemon").start()
+    elif how == "later":
+        threading.Thread(target=later, args=[query["gate"]], daemon=True).start()
     elif how in ("thread", "fork", "session", "group", "stubborn", "twice"):
         thread = threading.Thread(target=left, args=[how, query["gate"]])
         thread.start()
@@ -197,6 +199,12 @@ def leave(query: dict[str, str]) -> bytes:
         command = [sys.executable, "-c", WAIT, query["gate"]]
         subprocess.Popen(command, start_new_session=how == "exec-session", stdin=subprocess.DEVNULL)
     return str(os.getpid()).encode()
+
+
+def later(gate: str) -> None:
+    """While the server waits for something to do."""
+    wait_at(gate)
+    left("thread", gate)
 
 
 WAIT = """
