@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return Exit.OK
             case Action.CHECK:
                 _check_certificates(loaded)
-                print(f"stardust: {arguments.file or 'the command line'}: fine")
+                print(f"stardust: {arguments.file or 'the command line'}: no mistakes")
                 return Exit.OK
             case Action.RUN:
                 return start.run(arguments, loaded.config, notifier)

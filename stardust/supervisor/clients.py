@@ -86,7 +86,7 @@ class Clients:
             self._dismiss(client)
             return
         if state.asked or state.verdict is not None:
-            client.progress("waiting for the reload that is under way")
+            client.progress("waiting for the current reload to finish")
             self._waiting_next.append(client)
         else:
             self._waiting.append(client)

@@ -158,7 +158,7 @@ class Custody:
             except BlockingIOError:
                 return True
             except HandoffError as fault:
-                self._log.error(f"a worker has sent what is no connection: {fault}")
+                self._log.error(f"a worker sent an invalid connection: {fault}")
             except OSError:  # no descriptor is free: later
                 return False
             else:
@@ -217,14 +217,14 @@ class Porter:
         wanted = generation.listeners if generation.config.store_connections else []
         count = self._custody.take_up([each.address for each in wanted], self._host.now)
         if count:
-            self._host.log.info(f"connections that outlived the restart: {count}")
+            self._host.log.info(f"connections taken back after the restart: {count}")
 
     def _store(self) -> None:
         """The word on the scoreboard is what workers go by."""
         try:
             self._custody.open()
         except OSError as fault:
-            self._host.log.error(f"idle connections will not outlive this stop: {fault.strerror}")
+            self._host.log.error(f"cannot store idle connections for the next start: {fault.strerror}")
             self._host.see(StoringFailed())
         self._scoreboard.storing = self._custody.storing
 
@@ -245,10 +245,10 @@ class Porter:
         """Say what has become of them; what is left here is closed."""
         custody = self._custody
         if custody.stored:
-            self._host.log.info(f"idle connections left to systemd, for the next start: {custody.stored}")
+            self._host.log.info(f"idle connections stored for the next start: {custody.stored}")
         if custody.surplus:
             self._host.log.warning(
-                f"idle connections closed, for the next start could not be given them: {custody.surplus}"
+                f"idle connections closed because of the limit of descriptors: {custody.surplus}"
                 "; raise LimitNOFILE= of the unit"
             )
         custody.close()

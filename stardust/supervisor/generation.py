@@ -142,7 +142,7 @@ class Generations:
         wanted, most = generation.config.backlog, listener.most_backlog()
         if wanted > most and generation.own_listeners:
             self._host.log.warning(
-                f"backlog = {wanted}, and the kernel keeps no more than {most} connections waiting: raise "
+                f"backlog = {wanted}, but the kernel allows only {most} waiting connections: raise "
                 f"net.core.somaxconn to {wanted} (sysctl.d(5)), or lower backlog"
             )
 

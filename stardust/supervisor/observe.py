@@ -186,7 +186,9 @@ def _asked(state: State, event: Asked, now: float) -> State:
         case ReloadAbandoned():
             if not state.asked:
                 return state
-            return _fail(state, state.coming, "whoever asked for it has gone", "", Exit.FAILURE, now)
+            return _fail(
+                state, state.coming, "the client that asked for it has disconnected", "", Exit.FAILURE, now
+            )
         case StopAsked(fast):
             return _stop_asked(state, Stop.FAST if fast else Stop.GRACEFUL, Exit.OK, now)
         case Adjusted(by):

@@ -214,11 +214,11 @@ class Supervisor:
                 self.log.debug("no request for idle-timeout: asking the workers whether anybody is connected")
                 self.children.tell_everybody(messages.Pause(number))
             case vocabulary.Resume():
-                self.log.debug("not idle: going on")
+                self.log.debug("not idle: continuing")
                 self.children.tell_everybody(messages.Resume())
             case vocabulary.LeaveIdle():
                 timeout = self.state.generations[self.state.serving].policy.idle_timeout
-                text = f"idle for {timeout:g} s: leaving; the next connection starts the server again"
+                text = f"idle for {timeout:g} s: exiting; the next connection starts the server again"
                 self.log.info(text, IDLE_EXIT)
             case _:
                 assert_never(action)

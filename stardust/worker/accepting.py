@@ -52,7 +52,7 @@ class Accepting:
     def suspend(self, why: str) -> None:
         """For a moment. Who comes meanwhile waits in the kernel, or is taken by a sibling."""
         self._telling.complain(
-            "warning", "shortage", f"takes no connections for {_SHORTAGE_LASTS:g} s: {why}"
+            "warning", "shortage", f"accepts no connections for {_SHORTAGE_LASTS:g} s: {why}"
         )
         self.stop(SHORTAGE)
         self.resume_at.within(_SHORTAGE_LASTS)

@@ -58,7 +58,7 @@ class Bodies:
                 return False
             connection.content = body.spool.finish()
         except OSError as fault:
-            self._telling.complain("error", "spool", f"cannot keep a request's body: {fault}")
+            self._telling.complain("error", "spool", f"cannot buffer a request's body: {fault}")
             if fault.errno in OUT_OF_DESCRIPTORS:
                 raise ProtocolError(503, "no descriptor for its body") from None
             raise ProtocolError(507, "disk full") from None

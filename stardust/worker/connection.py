@@ -277,7 +277,7 @@ class Connection:
         try:
             outbox.push(data)
         except OSError as fault:
-            raise self._given_up(f"its response cannot be kept: {fault}") from None
+            raise self._given_up(f"cannot buffer its response: {fault}") from None
 
     def _given_up(self, reason: str) -> ClientGone:
         """What to raise. Later calls raise too, even if the application goes on: no response has a hole."""

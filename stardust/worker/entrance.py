@@ -266,7 +266,7 @@ class Entrance:
         """There is to be no HTTP: nobody asked for anything, and there is no request to log."""
         text = f"{connection.environ['REMOTE_ADDR'] or 'a local client'}: {reason}"
         if connection.by_proxy:  # a mistake in somebody's configuration
-            self._telling.complain("warning", "proxy", f"turned away a trusted proxy, {text}")
+            self._telling.complain("warning", "proxy", f"closed a connection of a trusted proxy, {text}")
         else:
             self._telling.log.debug(text)
         self._book.drop(connection)

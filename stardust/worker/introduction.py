@@ -40,7 +40,7 @@ class Introduction:
         try:
             data = connection.socket.recv(proxy.MOST - before, socket.MSG_DONTWAIT | socket.MSG_PEEK)
             if not data:
-                raise ClientGone("it ended before its PROXY header did")
+                raise ClientGone("it closed the connection within its PROXY header")
             self._header += data
             header = proxy.read(self._header)
             self._receive(len(data) if header is None else header.size - before)

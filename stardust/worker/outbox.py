@@ -122,7 +122,7 @@ class Outbox:
             data = system.pread(piece.descriptor, min(count, _MOST_READ), piece.offset)
             sent = sock.send(data, socket.MSG_DONTWAIT)
         if sent == 0 and count:
-            raise OSError("the file ended before the length that was announced")
+            raise OSError("the file ended before its announced length")
         piece.offset += sent
         self.pending -= sent
         if piece.offset < piece.end:

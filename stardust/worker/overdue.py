@@ -66,7 +66,9 @@ class Overdue:
         greeting = self._book.greeting
         self._entrance.greet(connection)
         if connection.queue is greeting:
-            self._entrance.turn_away(connection, f"it has not come to HTTP within {greeting.seconds:g} s")
+            self._entrance.turn_away(
+                connection, f"it did not complete its handshake within {greeting.seconds:g} s"
+            )
 
     def _idle(self, connection: Connection) -> None:
         """Nothing came in time. Or it did, and others are ahead of it: one poll reports so many at most."""

@@ -86,7 +86,7 @@ class Siblings:
         except OSError as fault:
             return self._entrance.short(fault)
         except HandoffError as fault:
-            self._telling.complain("error", "handoff", f"a worker has sent what is no connection: {fault}")
+            self._telling.complain("error", "handoff", f"a worker sent an invalid connection: {fault}")
             return True
         if taken is None:
             self._entrance.look()

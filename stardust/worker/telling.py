@@ -51,7 +51,7 @@ class Telling:
         """Whoever runs a proxy before this server may wonder why nobody believes it."""
         peer, header = connection.environ["REMOTE_ADDR"], forwarded.header_of(claim.key)
         named = f"{peer} is not" if peer else '"unix:" is not'
-        self.log.info(f"{header} of {peer or 'a local client'} was removed: {named} in trusted-proxies")
+        self.log.info(f"removed {header} of {peer or 'a local client'}: {named} in trusted-proxies")
 
     def next(self) -> float:
         """When something that was held back is due."""

@@ -178,7 +178,7 @@ def test_reload_to_fewer_workers() -> None:
 FAILURES_WHILE_LOADING: dict[str, tuple[Event, Conclude]] = {
     "configuration": (Failed(2, "x = 1: no such key", "", Exit.CONFIG), failed("x = 1: no such key")),
     "load": (Failed(2, "ImportError", "Traceback"), failed("ImportError", "Traceback")),
-    "client gone": (ReloadAbandoned(), failed("whoever asked for it has gone")),
+    "client gone": (ReloadAbandoned(), failed("the client that asked for it has disconnected")),
 }
 
 
@@ -590,7 +590,9 @@ def test_nothing_is_forked_from_a_zygote_that_is_being_killed() -> None:
 def test_a_zygote_that_is_being_killed_is_not_closed_as_well() -> None:
     """Its generation fails when it is dead, by its own fault or another."""
     dialogue = reloading() >> ZygoteNonsense(2, "this") << KillZygote(2, "has sent this") >> Loaded(2)
-    assert dialogue >> ReloadAbandoned() << SayReady() << failed("whoever asked for it has gone")
+    assert (
+        dialogue >> ReloadAbandoned() << SayReady() << failed("the client that asked for it has disconnected")
+    )
     assert dialogue >> ZygoteNonsense(2, "that") >> ZygoteGone(2) << Asleep()
 
 
