@@ -65,7 +65,7 @@ class Keeper:
         self._kept.remove(each.label)
         self._notifier.release(each.label)
 
-    def leave(self, each: Listener) -> None:
+    def spare(self, each: Listener) -> None:
         """Close a listener because the server ends; what systemd keeps stays as it is."""
         if each.label in self._kept:
             each.socket.close()

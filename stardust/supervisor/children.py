@@ -116,7 +116,7 @@ class Children:
     def retire(self, number: int, *, final: bool) -> None:
         """The flag first: a busy worker reads its orders only when it has accepted the next connection."""
         child = self.book[number]
-        self._scoreboard.dismiss(child.slot)
+        self._scoreboard.retire(child.slot)
         child.channel.send(messages.Stop() if final else messages.Retire())
 
     def dump(self, number: int, why: str) -> None:

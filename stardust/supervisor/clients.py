@@ -39,11 +39,11 @@ class Clients:
         reason = outcome.reason or f"generation {outcome.generation} serves"
         for client in self._waiting:
             client.finish(outcome.ok, reason, outcome.detail)
-            self._dismiss(client)
+            self._release(client)
         self._waiting, self._waiting_next = self._waiting_next, []
 
     def close(self) -> None:
-        """The supervisor leaves: the last word to everybody. End of file comes with its end."""
+        """The supervisor ends: the last word to everybody. The end of its process closes their sockets."""
         if self._control is not None:
             self._control.close()
         for client in [*self._waiting, *self._waiting_next]:
@@ -70,7 +70,7 @@ class Clients:
         match command:
             case "status":
                 client.finish(True, "", data=self._status())
-                self._dismiss(client)
+                self._release(client)
             case "stop":
                 self._stopping.append(client)
                 # Who asks for what is under way already is not impatient, as one who signals twice is.
@@ -83,7 +83,7 @@ class Clients:
         state = self._host.state
         if state.stop is not Stop.NO:
             client.finish(False, "the server is stopping")
-            self._dismiss(client)
+            self._release(client)
             return
         if state.asked or state.verdict is not None:
             client.progress("waiting for the current reload to finish")
@@ -99,11 +99,11 @@ class Clients:
         for queue in (self._waiting, self._waiting_next, self._stopping):
             if client in queue:
                 queue.remove(client)
-        self._dismiss(client)
+        self._release(client)
         if waited and not self._waiting:
             # systemd killed `stardustctl reload` at its time limit, and now says that the reload failed.
             self._host.see(vocabulary.ReloadAbandoned())
 
-    def _dismiss(self, client: Client) -> None:
+    def _release(self, client: Client) -> None:
         self._host.unwatch(client.fileno())
         client.close()

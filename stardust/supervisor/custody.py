@@ -3,7 +3,7 @@
     worker ── shelf ──▶ supervisor ── FDSTORE=1 ──▶ systemd ── LISTEN_FDS ──▶ supervisor ── link ──▶ worker
 
 A server that stops cannot know whether it is started again. If it is, its clients have noticed nothing but a
-pause; if not, systemd closes the connections when the service is over. Rules:
+delay; if not, systemd closes the connections when the service is over. Rules:
 
 - Only a connection of whose next request nothing was read is stored. What its client sends meanwhile waits in
   the socket.
@@ -91,7 +91,7 @@ class Custody:
     it does and they may; `stored` how many went to systemd, `surplus` how many there was no room for."""
 
     def __init__(self, notifier: Notifier, returned: Sequence[tuple[int, str]], room: int, log: Log) -> None:
-        """`returned`: the descriptors (number, name) that the run before left (`activation.left`); `room`:
+        """`returned`: the descriptors (number, name) that the run before left (`activation.parked`); `room`:
         how many connections the next one can be given."""
         self.shelf = Link.create()
         self.storing = False

@@ -41,13 +41,13 @@ class Kills:
         if not killed(status) or ours:
             # What was killed before, and was no worker, explains no later death.
             self._explained = count or 0
-            return Death(processes.told(status), WORKER_DIED)
+            return Death(processes.described(status), WORKER_DIED)
         if count is None:
-            return Death(f"{processes.told(status)}, perhaps out of memory", WORKER_DIED)
+            return Death(f"{processes.described(status)}, perhaps out of memory", WORKER_DIED)
         if count <= self._explained:
-            return Death(processes.told(status), WORKER_DIED)
+            return Death(processes.described(status), WORKER_DIED)
         self._explained += 1
-        return Death(f"{processes.told(status)}: out of memory", OUT_OF_MEMORY)
+        return Death(f"{processes.described(status)}: out of memory", OUT_OF_MEMORY)
 
     def _count(self) -> int | None:
         try:

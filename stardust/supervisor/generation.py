@@ -165,7 +165,7 @@ class Generations:
         """Give back what belongs to generations that are over: their logs, and listeners nobody else has."""
         state = self._host.state
         keeper = self._keeper
-        let_go = keeper.close if state.stop is Stop.NO else keeper.leave
+        let_go = keeper.close if state.stop is Stop.NO else keeper.spare
         for number in self.book.keys() - state.generations.keys():
             generation = self.book.pop(number)
             for each in listener.superseded(generation.listeners, self._bound()):

@@ -55,11 +55,11 @@ def judge(workers: Iterable[tuple[int, Entry, Limits]], pinged: Mapping[int, flo
                     stuck[number] = "request-timeout"
                 look_at = min(look_at, entry.deadline) if entry.deadline > now else look_at
         if limits.heartbeat_timeout:
-            pause = limits.heartbeat_timeout / ROUNDS
-            look_at = min(look_at, now + pause)
+            interval = limits.heartbeat_timeout / ROUNDS
+            look_at = min(look_at, now + interval)
             asked = pinged.get(number, -math.inf)
             if entry.heartbeat >= asked:
-                if now >= asked + pause:
+                if now >= asked + interval:
                     ping.add(number)
             elif entry.state != BUSY and now - max(asked, entry.since) > limits.heartbeat_timeout:
                 stuck.setdefault(number, "heartbeat-timeout")

@@ -1,9 +1,9 @@
-"""Whether the server may leave because nobody needs it: the pure core of `idle-timeout`.
+"""Whether the server may exit because nobody needs it: the pure core of `idle-timeout`.
 
 A connection that waits in systemd's socket cannot be lost: the next start serves it. One that was accepted
 can. So what counts is that no worker holds a connection, and that none accepts one any more:
 
-    WATCHING ─ quiet for so long ─▶ DUE ─ Pause ─▶ ASKED ─ all: nothing held ─▶ AGREED ─ LeaveIdle ─▶ the stop
+    WATCHING ─ quiet for so long ─▶ DUE ─ Pause ─▶ ASKED ─ all: nothing held ─▶ AGREED ─ ExitIdle ─▶ the stop
         ▲                                            │                            │
         └───────────────── Resume ───────────────── OVER ◀─ any other answer, or anything else to do
 

@@ -50,7 +50,9 @@ from stardust.supervisor.vocabulary import (
     Conclude,
     Configured,
     Dump,
+    End,
     Event,
+    ExitIdle,
     Failed,
     Fork,
     Forked,
@@ -60,8 +62,6 @@ from stardust.supervisor.vocabulary import (
     HandOn,
     Kill,
     KillZygote,
-    Leave,
-    LeaveIdle,
     Leaving,
     Loaded,
     Looked,
@@ -217,12 +217,12 @@ def _ordered(state: State, action: Action, now: float) -> State:
     if isinstance(action, ToConnection):
         return replace(state, crossing=_done_to_connections(state.crossing, action, now))
     if isinstance(action, ToTell):
-        return _told(state, action, now)
+        return _done_to_tell(state, action, now)
     match action:
         case CheckAlive():
             watchdog = state.watchdog
             return replace(state, watchdog=replace(watchdog, look_at=now + watchdog.interval / LOOKS))
-        case Leave():
+        case End():
             return state
         case _:
             assert_never(action)
@@ -274,7 +274,7 @@ def _done_to_idle(state: State, action: ToIdle, now: float) -> State:
             return replace(state, idle=idle.paused(state.idle, state.workers, now))
         case Resume():
             return replace(state, idle=idle.resumed(state.idle, now))
-        case LeaveIdle():
+        case ExitIdle():
             return _stop_asked(state, Stop.IDLE, Exit.OK, now)
         case _:
             assert_never(action)
@@ -294,7 +294,7 @@ def _done_to_connections(way: Crossing, action: ToConnection, now: float) -> Cro
             assert_never(action)
 
 
-def _told(state: State, action: ToTell, now: float) -> State:
+def _done_to_tell(state: State, action: ToTell, now: float) -> State:
     watchdog = state.watchdog
     match action:
         case SayReloading():

@@ -14,7 +14,7 @@ Rules:
   forked from the *preferred* generation up to the target, and a worker of another generation is retired
   for each preferred one that is ready. Hence never fewer ready workers than the target by our own doing.
 - systemd is owed a READY=1 after every RELOADING=1, also after a failed one (sd_notify(3)).
-- A server that nobody needs leaves (`idle.py`) only from a state in which nothing else is to be done.
+- A server that nobody needs exits (`idle.py`) only from a state in which nothing else is to be done.
 
 Times are seconds of the monotonic clock.
 """
@@ -52,13 +52,13 @@ from stardust.supervisor.vocabulary import (
     Collect,
     Conclude,
     Dump,
+    End,
+    ExitIdle,
     Fork,
     GiveUp,
     HandOn,
     Kill,
     KillZygote,
-    Leave,
-    LeaveIdle,
     Pause,
     Resume,
     Retire,
@@ -100,8 +100,8 @@ def plan(state: State, now: float) -> Plan:
 
 
 def _overdue(state: State, now: float) -> Iterator[Action | float]:
-    """Whoever is too late: stuck workers, slow starters, slow leavers, a zygote that does not load or answer.
-    And whoever has sent an invalid message."""
+    """Processes that are too late: workers that are stuck, slow to start or slow to leave; a zygote that does
+    not load or answer. And those that have sent an invalid message."""
     for worker in state.workers.values():
         generation = state.generations.get(worker.generation)
         policy = generation.policy if generation else Policy()
@@ -176,7 +176,7 @@ def _idling(state: State, now: float) -> Iterator[Action | float]:
         case Stage.OVER:
             yield Resume()
         case Stage.AGREED:
-            yield LeaveIdle()
+            yield ExitIdle()
         case _:
             assert_never(state.idle.stage)
 
@@ -191,7 +191,7 @@ def _vouching(state: State, now: float) -> Iterator[Action | float]:
 def _moving_in(way: Crossing, now: float) -> Iterator[Action | float]:
     """Connections of the run before, to the workers."""
     match way.leg:
-        case Leg.LEFT:
+        case Leg.STORED:
             yield TakeUp()
         case Leg.HANDING:
             yield from _at(way.again, now, HandOn())
@@ -217,7 +217,7 @@ def _moving_out(state: State, now: float) -> Iterator[Action | float]:
             if crossing.holds_up(way, now):
                 yield from _at(way.again, now, Collect(last=True))
                 yield way.until
-        case Leg.NONE | Leg.LEFT | Leg.HANDING:
+        case Leg.NONE | Leg.STORED | Leg.HANDING:
             pass
         case _:
             assert_never(way.leg)
@@ -239,7 +239,7 @@ def _stopping(state: State, now: float) -> Iterator[Action | float]:
     if state.verdict is not None:
         yield Conclude(state.verdict)
     if deserted(state) and not crossing.holds_up(state.crossing, now):
-        yield Leave(state.exit_code)
+        yield End(state.exit_code)
 
 
 def _fill(state: State, now: float) -> Iterator[Action | float]:

@@ -128,7 +128,7 @@ def ended_children() -> list[tuple[int, int]]:
         ended.append((pid, status))
 
 
-def told(status: int) -> str:
+def described(status: int) -> str:
     """How a process ended, in words."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:

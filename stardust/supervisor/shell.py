@@ -66,7 +66,7 @@ class Supervisor:
         self._epoll = system.epoll()
         self._watched: dict[int, Callable[[], object]] = {}
         board, link = self.scoreboard, self.link
-        custody = Custody(given.notifier, given.left, given.room, given.log)
+        custody = Custody(given.notifier, given.parked, given.room, given.log)
         self.generations = Generations(self, given, board, link, custody.shelf)
         self.voice = Voice(self, given.notifier, board, self.generations)
         self.clients = Clients(given.control, self, self.voice.status)
@@ -117,7 +117,7 @@ class Supervisor:
                 react()
 
     def close(self) -> None:
-        """Leave last, and leave nothing."""
+        """End last, and let nothing of ours outlive us."""
         self.notifier.flush()
         self.porter.close()
         self.clients.close()
@@ -178,7 +178,7 @@ class Supervisor:
             match action:
                 case vocabulary.CheckAlive():
                     self.health.look()
-                case vocabulary.Leave(code):
+                case vocabulary.End(code):
                     self.exit = code
                 case _:
                     assert_never(action)
@@ -216,7 +216,7 @@ class Supervisor:
             case vocabulary.Resume():
                 self.log.debug("not idle: continuing")
                 self.children.tell_everybody(messages.Resume())
-            case vocabulary.LeaveIdle():
+            case vocabulary.ExitIdle():
                 timeout = self.state.generations[self.state.serving].policy.idle_timeout
                 text = f"idle for {timeout:g} s: exiting; the next connection starts the server again"
                 self.log.info(text, IDLE_EXIT)
@@ -228,6 +228,6 @@ def _beginning(given: Surroundings, now: float) -> State:
     """What is known before anything has happened."""
     return State(
         slots=SLOTS,
-        crossing=Crossing(Leg.LEFT) if given.left else Crossing(),
+        crossing=Crossing(Leg.STORED) if given.parked else Crossing(),
         watchdog=Watchdog() if given.watchdog is None else Watchdog(given.watchdog, look_at=now),
     )

@@ -54,7 +54,7 @@ class Stop(enum.Enum):
 class Policy:
     """The settings of one generation that decisions depend on; seconds, and a number of workers.
 
-    `idle_timeout` 0: it never leaves by itself. `store`: idle connections are to outlive a stop.
+    `idle_timeout` 0: it never exits by itself. `store`: idle connections are to outlive a stop.
     """
 
     workers: int = 10
@@ -197,7 +197,7 @@ def in_progress(state: State) -> bool:
 
 
 def calm(state: State) -> bool:
-    """Whether one generation serves, complete, and nothing is to be done but wait: it may leave if idle."""
+    """Whether one generation serves, complete, and nothing is to be done but wait: it may exit if idle."""
     serving = state.generations.get(state.serving)
     return (
         state.stop is Stop.NO
@@ -223,6 +223,6 @@ def silent_since(state: State, generation: int) -> float:
 
 
 def idle_timeout(state: State) -> float:
-    """How long it is to be idle before it leaves: for ever, if it never is to."""
+    """How long it is to be idle before it exits, in seconds: inf if it never is to."""
     generation = state.generations.get(state.serving)
     return generation.policy.idle_timeout if generation and generation.policy.idle_timeout else math.inf

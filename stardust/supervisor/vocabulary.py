@@ -274,7 +274,7 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaveIdle:
+class ExitIdle:
     """Nobody is connected, and nobody accepts: stop, and leave new connections to the next start."""
 
 
@@ -318,7 +318,7 @@ class Collect:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class End:
     """Nothing is left to do: end the supervisor."""
 
     code: Exit
@@ -327,7 +327,7 @@ class Leave:
 ToProcess = Start | GiveUp | Fork | Retire | Dump | Kill | KillZygote | Close
 """What is done to zygotes and workers."""
 
-ToIdle = CheckIdle | Pause | Resume | LeaveIdle
+ToIdle = CheckIdle | Pause | Resume | ExitIdle
 """On the way to an idle exit."""
 
 ToConnection = TakeUp | HandOn | Store | Collect
@@ -336,7 +336,7 @@ ToConnection = TakeUp | HandOn | Store | Collect
 ToTell = SayReloading | SayReady | SayStopping | SayAlive | Conclude
 """What others are told."""
 
-Action = ToProcess | ToIdle | ToConnection | ToTell | CheckAlive | Leave
+Action = ToProcess | ToIdle | ToConnection | ToTell | CheckAlive | End
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,18 +69,18 @@ class Session(ssl.SSLObject):
 class Identity:
     """A certificate with its key, and the context that presents it. After a ConfigError it is as before.
 
-    `read`: how its files looked when they were read; `told`: how they looked when it was said that they
+    `read`: how its files looked when they were read; `warned`: how they looked when it was said that they
     cannot be, None for never.
     """
 
-    __slots__ = ("_config", "_key_path", "certificate", "context", "path", "read", "told")
+    __slots__ = ("_config", "_key_path", "certificate", "context", "path", "read", "warned")
 
     def __init__(self, config: Config, number: int) -> None:
         self._config = config
         self.path = config.ssl_cert_file[number]
         self._key_path = config.ssl_key_file[number] if config.ssl_key_file else self.path
         self.read = self.look()
-        self.told: Optional[Look] = None
+        self.warned: Optional[Look] = None
         pair = Files(config).pair(self.path, self._key_path)
         self.context = _context(config)
         self._put(pair, self.context)
@@ -163,8 +163,8 @@ class Identities:
     def renew(self, now: float, log: Log) -> None:
         """Take over files that have changed; but look at them once a second at most.
 
-        What cannot be taken over is tried again and again, and told of once: it may be half of a change, or a
-        shortage of the moment.
+        What cannot be taken over is tried again and again, but logged only once: it may be half of a change,
+        or a shortage of the moment.
         """
         if now < self._look_at:
             return
@@ -176,8 +176,8 @@ class Identities:
             try:
                 each.renew(look)
             except ConfigError as fault:
-                if look != each.told:
-                    each.told = look
+                if look != each.warned:
+                    each.warned = look
                     log.warning(
                         f"{each.path} or its key has changed, and cannot be taken over: {fault}. What was "
                         "read before stays in use; a reload reads it with the rights of the server's start"

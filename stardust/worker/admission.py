@@ -44,13 +44,13 @@ class Admission:
         return self.most > 0 and self._counts.get(peer(host), 0) >= self.most
 
     def enter(self, host: str) -> Peer:
-        """Count one more, however many there are. What `leave` is to be told; "" for nobody."""
+        """Count one more, however many there are. What `forget` wants; "" for nobody."""
         who = peer(host) if self.most else ""
         if who != "":
             self._counts[who] = self._counts.get(who, 0) + 1
         return who
 
-    def leave(self, who: Peer) -> None:
+    def forget(self, who: Peer) -> None:
         """One that was counted has gone. Who has none left costs nothing."""
         left = self._counts[who] - 1
         if left:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 AFTER = 64  # requests of one's own until the next look
-PAUSE = 0.05  # s; between two looks at least
+INTERVAL = 0.05  # s; between two looks at least
 _TOLERANCE = 1.25
 
 
@@ -39,7 +39,7 @@ class Balance:
         """
         own, before = requests - self._own, self._served
         self._own, self._served = requests, served
-        self.after, self.again = requests + AFTER, now + PAUSE
+        self.after, self.again = requests + AFTER, now + INTERVAL
         others = [served[slot] - before[slot] for slot in served if 0 <= before.get(slot, -1) <= served[slot]]
         if not others:
             return 0.0

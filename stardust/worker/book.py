@@ -173,7 +173,7 @@ class Book:
         if connection.pace is not None:
             self.end_pace(connection)
         if self._counted and connection.number in self._counted:
-            self.admission.leave(self._counted.pop(connection.number))
+            self.admission.forget(self._counted.pop(connection.number))
         del self.connections[connection.number]
         self.empty_since = self._clock.now
         connection.stage = CLOSED

@@ -138,7 +138,7 @@ class Connection:
         self.buffer: Union[bytes, bytearray] = b""
         self.searched = 0
         self.requests = 0
-        self.introduce(environ)
+        self.identify(environ)
         self.by_proxy = False
         self.label = b""  # the peer and the request, for the scoreboard
         self.began = 0.0
@@ -155,7 +155,7 @@ class Connection:
         self.pace: Optional[Pace] = None
         self.note = ""
 
-    def introduce(self, environ: Environ) -> None:
+    def identify(self, environ: Environ) -> None:
         """What holds for all its requests, and so who the client is."""
         self.environ = environ
         self.peer = labelled(environ["REMOTE_ADDR"])

@@ -131,7 +131,7 @@ class Entrance:
         take, book = self.ways[descriptor], self._book
         for turn in range(max(self._serving.at_once(), 1)):
             full = len(book.connections) >= book.most
-            if not self._accepting.on or self._serving.slot.dismissed:
+            if not self._accepting.on or self._serving.slot.retired:
                 self.nudge()
                 return
             if full and turn:

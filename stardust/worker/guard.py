@@ -76,9 +76,9 @@ class Guard:
             if self.asleep:
                 self._bell.get()
                 late = 0.0
-            pause = until_next(monotonic() - self._began(), late)
-            due = monotonic() + pause
-            sleep(pause)
+            wait = until_next(monotonic() - self._began(), late)
+            due = monotonic() + wait
+            sleep(wait)
             late = max(monotonic() - due, late / 2)
             began = self._began()
             if self.turn.acquire(False):

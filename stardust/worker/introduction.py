@@ -51,7 +51,7 @@ class Introduction:
         if header is None:
             return select.EPOLLIN
         if header.client is not None:
-            connection.introduce(environs.connection(connection.environ, *header.client))
+            connection.identify(environs.connection(connection.environ, *header.client))
         return 0
 
     def _receive(self, count: int) -> None:

@@ -138,7 +138,7 @@ class Loop:
         poll, connections, reactions = self.epoll.poll, self.book.connections, self._reactions()
         serving, siblings = self.serving, self.siblings
         ready, balance, ways, watched = serving.ready, siblings.balance, self.entrance.ways, self.watched
-        while not (standing.leaving and parting.drained()):
+        while not (standing.leaving and parting.finished()):
             wait = 0.0 if ready else clock.wake_at - clock.now
             events = poll(-1 if wait == FOREVER else max(wait, 0.0), _MOST_EVENTS)
             looked = clock.looked = clock.tick()

@@ -18,7 +18,7 @@ from stardust.worker.serving import Serving
 from stardust.worker.siblings import Siblings
 from stardust.worker.standing import Standing, Surroundings
 
-_GIVE_AGAIN = 0.01  # s; until connections that could not be given away are offered again
+_RETRY = 0.01  # s; until connections that could not be given away are offered again
 
 
 class Parting:
@@ -126,7 +126,7 @@ class Parting:
         self._siblings.shelf = None
         self.leave(final=True)
 
-    def drained(self) -> bool:
+    def finished(self) -> bool:
         """Whether a worker that leaves holds nothing more, or must not be waited for any longer."""
         return not self._book.connections or self._clock.now >= self._standing.leave_by
 
@@ -136,7 +136,7 @@ class Parting:
         if self._surroundings.stopping() and not self._standing.final:
             self.leave(final=True)
         elif not self._siblings.give_all(self._siblings.waiting()):
-            self._give_at.within(_GIVE_AGAIN)
+            self._give_at.within(_RETRY)
 
     def offer(self) -> None:
         """The moment has come to offer again what could not go, or what waits for a thread."""
@@ -145,4 +145,4 @@ class Parting:
             self.hand_over()
         elif threads is not None and threads.queued:
             self._siblings.give_all(threads.late())
-            self._give_at.within(_GIVE_AGAIN)
+            self._give_at.within(_RETRY)

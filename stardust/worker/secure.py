@@ -319,7 +319,7 @@ class Handshake:
             raise ClientGone(f"TLS handshake: cannot parse the client's certificate: {fault}") from None
         if connection.listener.kind != TCP:
             environ["SERVER_PORT"] = "443"  # it has none; this is the one that belongs to the scheme
-        connection.introduce(environ)
+        connection.identify(environ)
         connection.socket = SecureSocket(self._socket, session, self._incoming, self._outgoing)
 
 

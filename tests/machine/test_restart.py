@@ -53,7 +53,7 @@ def test_restart_under_load(machine: Machine) -> None:
             assert instance.supervisor != before
         load.await_answers(200)
         load.end()
-    assert (load.failures, load.dismissals) == ([], 0)
+    assert (load.failures, load.closes) == ([], 0)
     assert "connections taken back after the restart: " in machine.log(instance.service)
     machine.until(lambda: kept(instance) == 0, "systemd has given them back")
 
