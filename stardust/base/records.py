@@ -9,7 +9,7 @@ Making one takes some microseconds more: these are for what is made once a decis
 
 Type checkers are told that this is `dataclasses`, and so check all of it. Rules:
 
-- What is offered behaves as there, to which tests/test_records.py holds it: `frozen`, `slots`; `default`,
+- What is offered behaves as there (tests/base/test_records.py compares them): `frozen`, `slots`; `default`,
   `default_factory`, `metadata`; equality within a class, `__match_args__`, the text of `repr`.
 - What is not offered: records that inherit from records, `ClassVar`, `InitVar`, `__post_init__`, order.
 

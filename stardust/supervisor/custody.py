@@ -7,7 +7,7 @@ delay; if not, systemd closes the connections when the service is over. Rules:
 
 - Only a connection of whose next request nothing was read is stored. What its client sends meanwhile waits in
   the socket.
-- The shelf is a link like that between workers (handoff.py), from which only the supervisor takes.
+- The shelf is a link like that between workers (ipc/handoff.py), from which only the supervisor takes.
 - What a socket cannot be asked (its listener, the peer that the application is told, how many requests it has
   carried) stands in the table, a memory file that is stored first. A connection without an entry is closed.
 - What systemd returned stays with it until the application serves: a start that fails loses nobody. Then
@@ -17,7 +17,7 @@ delay; if not, systemd closes the connections when the service is over. Rules:
 - Whoever waits here waits in the kernel: nothing is taken from the shelf while systemd has no room, and
   nothing is pressed into the link.
 
-The table is a sequence of entries: the inode of a socket, a length, and a passage as in handoff.py.
+The table is a sequence of entries: the inode of a socket, a length, and a passage as in ipc/handoff.py.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """What a connection still has to send: bytes in memory, then on disk, and ranges of files.
 
-A slow reader must not hold a worker. What its socket does not take at once waits here, up to `MEMORY`
-bytes in memory, as far as the worker has so many for all (budget.py), the rest in nameless temporary files;
-the worker's loop sends it as the client reads. No temporary file grows far beyond `SEGMENT`,
-and each is gone as soon as it was sent: so the disk holds what is waiting, not all that ever waited. Files
-that the application returned are sent from the page cache (sendfile(2)) through a duplicate of their
-descriptor, so that the application may close its own at once; over TLS they are read and encrypted piece by
+A slow reader must not hold a worker. What its socket does not take at once waits here: up to `MEMORY` bytes
+in memory, if the worker has so many left for all (base/budget.py), and the rest in nameless temporary files.
+The worker's loop sends it as the client reads. No temporary file grows far beyond `SEGMENT`, and each is gone
+as soon as it was sent, so the disk holds only what still waits.
+
+Files that the application returned are sent from the page cache (sendfile(2)), through a duplicate of their
+descriptor, so that the application may close its own at once. Over TLS they are read and encrypted piece by
 piece.
 """
 

@@ -1,4 +1,4 @@
-"""Who goes to another worker, and who comes from one (handoff.py).
+"""Who goes to another worker, and who comes from one (ipc/handoff.py).
 
 Nobody waits here for somebody else's request: while the application has the loop (relief.py), while all
 application threads are busy, and when this worker leaves, siblings get connections. When the whole server

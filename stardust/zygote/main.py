@@ -178,7 +178,7 @@ def _with_tls(heritage: Inheritance, names: Sequence[str]) -> Inheritance:
     """Have those listeners speak TLS that are to; `names` are those of the doors. Raises ConfigError.
 
     Here, because the keys may be for root's eyes only, and because all workers that are forked from here then
-    have the same contexts (tls.py).
+    have the same contexts (tls/identities.py).
     """
     config, log = heritage.config, heritage.log
     speaking = [config.speaks_tls(name) for name in names]
