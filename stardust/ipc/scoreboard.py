@@ -1,4 +1,4 @@
-"""One shared memory that every worker writes its own slot of, and others read: who is doing what.
+"""Shared memory that says what each worker is doing: a worker writes its own slot, the others read it.
 
 The supervisor makes it (memfd_create(2)) and every process of every generation maps it. A slot has one
 writer, the worker that was forked into it; only the word "retired" is written by the supervisor. A reader may
@@ -91,8 +91,8 @@ class Scoreboard:
         return self.slot(number).read()
 
     def served(self, since: float, without: int) -> dict[int, int]:
-        """By slot, the number of requests that each worker has served which is idle, or was at `since`: all
-        but the worker in the slot `without`."""
+        """By slot, how many requests each worker has served that is idle now, or was idle at `since`. The
+        worker in the slot `without` is left out."""
         served = {}
         [count] = _COUNT.unpack_from(self._map, _COUNT_AT)
         for number in range(min(count, SLOTS)):
@@ -107,7 +107,7 @@ class Scoreboard:
         _RETIRED.pack_into(self._slot_bytes(number), _RETIRED_AT, 1)
 
     def clear(self, number: int) -> None:
-        """Forget who had the slot: before a worker is forked into it, and after one is gone."""
+        """Forget the worker that had the slot: before one is forked into it, and after it is gone."""
         [count] = _COUNT.unpack_from(self._map, _COUNT_AT)
         self._map[_COUNT_AT : _COUNT_AT + _COUNT.size] = _COUNT.pack(max(count, number + 1))
         self._slot_bytes(number)[:] = bytes(_SLOT)
@@ -123,7 +123,7 @@ class Scoreboard:
 
     @property
     def stopping(self) -> bool:
-        """Whether all workers are to leave, and nobody follows them."""
+        """Whether all workers are to leave, and none follows them."""
         return self._map[1] == 1
 
     @stopping.setter

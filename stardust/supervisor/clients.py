@@ -1,4 +1,4 @@
-"""Who has come to the control socket, what they want, and who waits for what.
+"""Clients of the control socket: what they ask for, and which of them wait for what.
 
 A client that asked for a reload waits for the verdict: of the one that its request began, or, if one was
 under way, of the next. A client that asked for a stop waits until the supervisor is gone.
@@ -16,8 +16,8 @@ from stardust.supervisor.state import Outcome, Stop
 
 
 class Clients:
-    """Those of one control socket; None if there is none, and then nobody comes. `status`: all there is to
-    know, for one that asks."""
+    """Those of `control`, which is None without a control socket. `status` returns all there is to know, for
+    a client that asks."""
 
     def __init__(self, control: Control | None, host: Host, status: Callable[[], dict[str, object]]) -> None:
         self._control = control
@@ -30,7 +30,7 @@ class Clients:
             host.watch(control.fileno(), self._accept)
 
     def progress(self, text: str) -> None:
-        """Tell those who wait for the reload under way."""
+        """Tell the clients that wait for the present reload."""
         for client in self._waiting:
             client.progress(text)
 
@@ -73,7 +73,7 @@ class Clients:
                 self._release(client)
             case "stop":
                 self._stopping.append(client)
-                # Who asks for what is under way already is not impatient, as one who signals twice is.
+                # To ask for a stop twice is not to be impatient, as a second signal is.
                 if self._host.state.stop is Stop.NO:
                     self._host.see(vocabulary.StopAsked())
             case "reload":

@@ -4,7 +4,7 @@
     any ─ a graceful stop ─▶ WANTED ─▶ STORING ─ no worker is left ─▶ LAST ─ all stored ─▶ the end
 
 Rules:
-- Until this start serves, systemd keeps what the run before stored: a start that fails loses nobody.
+- Until this start serves, systemd keeps what the run before stored: a start that fails loses none.
 - Whatever finds no room, in the link to the workers or at systemd, is tried again a moment later.
 - At the end everything on its way belongs to systemd. The end waits for it, though not for ever: no worker
   adds to it any more.

@@ -67,7 +67,7 @@ def judge(workers: Iterable[tuple[int, Entry, Limits]], pinged: Mapping[int, flo
 
 
 def alive(entry: Entry, patience: float, now: float) -> bool:
-    """Whether a worker is at work, for all that can be seen: the watchdog wants one that is.
+    """Whether a worker is at work, as far as the scoreboard says. One is enough for the watchdog.
 
     `patience`: seconds within which one that runs no request must have answered a ping.
     """
@@ -117,8 +117,8 @@ class Health:
             self._host.see(vocabulary.Overdue(number, why))
 
     def look(self) -> None:
-        """Whether a worker is alive, for the watchdog. All are asked here too: with `heartbeat-timeout = 0`
-        nobody else does."""
+        """Whether a worker is alive, for the watchdog. This pings all of them too, because with
+        `heartbeat-timeout = 0` nothing else does."""
         found = False
         for child in self._of(Phase.READY):
             entry = self._scoreboard.read(child.slot)

@@ -1,7 +1,7 @@
 """What the rooms of the supervisor are given: a place in its loop, and what it was started with.
 
-A room never has the shell itself. It is told what to do, it watches descriptors of its own, and what it sees
-becomes an event. So each can be tried alone, with a host that a test makes.
+A room never has the shell itself. The shell tells it what to do; it watches descriptors of its own; what it
+sees becomes an event. So each can be tried alone, with a host that a test makes.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 - A generation fails as a whole, once, whatever the cause (bad config, no load, a worker that dies before it
   is ready, a time limit, the client of the reload gone): then `coming` is 0 again, and the rules of `plan.py`
   roll back.
-- Events about what is no longer known are late news, and change nothing.
+- An event about something that was forgotten comes too late, and changes nothing.
 
 Pure. Times are seconds of the monotonic clock.
 """
@@ -107,7 +107,7 @@ LOOKS = 3  # at the pool's health within one interval of the watchdog
 
 
 def observe(state: State, event: Event, now: float) -> State:
-    """The state after `event`. Events about what is no longer known are late news, and change nothing."""
+    """The state after `event`. One about something that was forgotten changes nothing."""
     return _watched(_next_reload(_swept(_taken_over(_observed(state, event, now), now))), now)
 
 
@@ -323,12 +323,12 @@ def _reload_asked(state: State) -> State:
 
 
 def _next_reload(state: State) -> State:
-    """A reload that was asked for during a takeover begins when the verdict on that one has been told."""
+    """A reload that was asked for during a takeover begins when the verdict on that one was given."""
     return _reload_asked(replace(state, queued=False)) if state.queued else state
 
 
 def _taken_over(state: State, now: float) -> State:
-    """The coming generation serves as soon as it is complete and nobody else takes work."""
+    """The coming generation serves as soon as it is complete and no other worker takes work."""
     coming = state.generations.get(state.coming)
     if coming is None or coming.zygote is not Zygote.LOADED or state.stop is not Stop.NO:
         return state
@@ -394,7 +394,7 @@ def _gone(state: State, number: int, how: str, now: float) -> State:
 
 
 def _doomed(state: State, number: int, why: str, now: float) -> State:
-    """It counts as dead at once, and lives until it is killed: whatever it says now may be as wrong."""
+    """It counts as dead at once, though it lives until it is killed: what it says now may be wrong too."""
     worker = state.workers.get(number)
     if worker is None or worker.phase in (Phase.DOOMED, Phase.KILLED):
         return state
@@ -406,12 +406,12 @@ def _doomed(state: State, number: int, why: str, now: float) -> State:
 
 
 def _bereaved(state: State, worker: Worker, how: str, now: float) -> State:
-    """Nobody expected the death of `worker` (as it was): its generation fails, or its place stays empty for
+    """The death of `worker` (as it was) was not expected: its generation fails, or its place stays empty for
     a while."""
     if worker.generation == state.coming and worker.phase is not Phase.READY:
         reason = f"a worker ended before it was ready: {how}"
         return _fail(state, worker.generation, reason, "", Exit.FAILURE, now)
-    # A worker that outlived twice the back-off before it has recovered; one that did not keeps dying.
+    # The back-off is over if the worker lived for more than twice as long; else it grows.
     lived = now - worker.since if worker.phase is Phase.READY else 0.0
     backoff = _least_backoff(state)
     if lived <= 2 * max(worker.backoff, backoff):
@@ -438,12 +438,12 @@ def _stop_asked(state: State, stop: Stop, code: Exit, now: float) -> State:
 
 
 def _watched(state: State, now: float) -> State:
-    """Whatever else is under way, the server is needed for it."""
+    """While anything else is going on, the server is not idle."""
     return state if calm(state) else replace(state, idle=idle.disturbed(state.idle, now))
 
 
 def _swept(state: State) -> State:
-    """A generation whose zygote is gone is forgotten with its last worker, unless it still is to serve."""
+    """A generation whose zygote is gone is forgotten with its last worker, unless it has to serve."""
     kept = {
         number: generation
         for number, generation in state.generations.items()

@@ -3,7 +3,7 @@
     observe(state, event, now) -> State    observe.py: what is known
     plan(state, now)           -> Plan     what is to be done about it
 
-`plan` looks at the difference between what is wanted and what is there; it is no script of steps. So
+`plan` compares what is wanted with what is there; it is not a sequence of steps. So
 merged signals, a suspended machine or a reload during a reload need no special case, and there is no
 polling: `Plan.wake_at` is the next moment at which time alone changes the answer.
 
@@ -83,8 +83,8 @@ class Plan:
 def plan(state: State, now: float) -> Plan:
     """What is to be done now, in order, and when to look again if nothing happens.
 
-    Whoever is late, or not to be relied on, comes first and alone: what else is to be done is decided when
-    that is known to the state, so no worker is in two minds.
+    Processes that are late, or cannot be relied on, come first and alone. The rest is decided when the state
+    knows of that, so no worker gets two contradicting orders.
     """
     actions: list[Action] = []
     alarms: list[float] = []
@@ -182,7 +182,7 @@ def _idling(state: State, now: float) -> Iterator[Action | float]:
 
 
 def _vouching(state: State, now: float) -> Iterator[Action | float]:
-    """What systemd's watchdog is told, which ends a server that does not work."""
+    """Signs of life for systemd's watchdog, which kills a server that gives none."""
     yield from _at(state.watchdog.look_at, now, CheckAlive())
     if state.watchdog.owed:
         yield SayAlive()
@@ -243,7 +243,8 @@ def _stopping(state: State, now: float) -> Iterator[Action | float]:
 
 
 def _fill(state: State, now: float) -> Iterator[Action | float]:
-    """Fork from the preferred generation up to the target: one by one beside another one, else at once."""
+    """Fork from the preferred generation up to the target: one by one beside another generation, else all at
+    once."""
     source = preferred(state)
     if source is None or source.zygote is not Zygote.LOADED:
         return
@@ -269,9 +270,9 @@ def _fill(state: State, now: float) -> Iterator[Action | float]:
 
 
 def _empty(state: State) -> Iterator[Action]:
-    """Retire workers of other generations for ready ones of the preferred; then what is over the target.
+    """Retire workers of other generations for ready ones of the preferred; then those above the target.
 
-    Those that are not ready yet go first: nobody would miss them.
+    Workers that are not ready yet go first: they serve nothing.
     """
     source = preferred(state)
     if source is None:

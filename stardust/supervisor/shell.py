@@ -1,8 +1,8 @@
 """The supervisor's loop: wait → observe → plan → act.
 
-`Supervisor.run` waits in one place; what its rooms hear becomes an event for `observe.observe`; what
-`plan.plan` answers is carried out by the room that each action belongs to. What is to be done is decided in
-`plan.py` and nowhere here; which worker is stuck is judged in `health.py`, by pure functions too.
+`Supervisor.run` waits in one place. What its rooms hear becomes an event for `observe.observe`; each action
+that `plan.plan` returns is carried out by the room that it belongs to. `plan.py` decides, and nothing here
+does; `health.py` judges which worker is stuck, by pure functions too.
 
 The supervisor never imports the application and must survive everything it does. It owns the listeners,
 the scoreboard, the control socket and the talk with systemd; workers and zygotes have a channel each.
@@ -78,7 +78,7 @@ class Supervisor:
     # --- the loop ----------------------------------------------------------------------------------------
 
     def run(self) -> Exit:
-        """Serve until told to stop; the exit code."""
+        """Serve until the server is to stop. Returns the exit code."""
         processes.become_subreaper()
         wakeup = Wakeup(_SIGNALS)
         self.watch(wakeup.fileno(), lambda: self._signalled(wakeup.take()))
@@ -91,7 +91,7 @@ class Supervisor:
         return self.exit
 
     def settle(self) -> float:
-        """Plan and act until nothing is left to do; when to look again."""
+        """Plan and act until nothing is left to do. Returns when to look again."""
         if self.notifier.pending:
             self.notifier.flush()
         while True:
@@ -127,7 +127,7 @@ class Supervisor:
     # --- what the rooms are given ------------------------------------------------------------------------
 
     def see(self, event: Event) -> None:
-        """What nobody has to know any more is let go at once, so that the books agree with the state."""
+        """Change the state, and let the books forget at once what the state has forgotten."""
         before = self.state
         self.state = after = observe(before, event, self.now)
         if after.workers is not before.workers:

@@ -21,7 +21,7 @@ from stardust.systemd.notify import Notifier, watchdog_interval
 
 
 def run(arguments: Arguments, config: Config, notifier: Notifier) -> int:
-    """Serve until told to stop: the exit code. Raises ActivationError, ConfigError and ListenError."""
+    """Serve until the server is to stop; the exit code. Raises ActivationError, ConfigError, ListenError."""
     faulthandler.enable()  # systemd's watchdog ends a stuck supervisor with SIGABRT: have its stacks logged
     limit = process.raise_descriptor_limit()
     pid = os.getpid()

@@ -44,7 +44,7 @@ class Bodies:
     def take(self, connection: Connection, data: bytes) -> bool:
         """More has come; whether that was all of it: then it is the `content` of the connection.
 
-        Raises ProtocolError for what is no body, is too large, or cannot be kept.
+        Raises ProtocolError for a body that is invalid, too large, or cannot be buffered.
         """
         body = connection.body
         assert body is not None

@@ -91,7 +91,7 @@ class Connection:
     how much of `buffer` it takes up until it begins; `interest`: what epoll watches it for, 0 for nothing;
     `greetings`: what comes before HTTP, in this order; `movable`: another worker could go on with it;
     `queue`: where it waits for its deadline; `note`: what went wrong, for the access log; `pace`: of the body
-    or response that is on its way, None while nobody looks at it; `by_proxy`: whether its heads tell of
+    or response that is on its way, None while it is not measured; `by_proxy`: whether its heads tell of
     another client, because its peer is a trusted proxy; `stage`: see life.py."""
 
     __slots__ = (
@@ -156,7 +156,7 @@ class Connection:
         self.note = ""
 
     def identify(self, environ: Environ) -> None:
-        """What holds for all its requests, and so who the client is."""
+        """Take the environ of all its requests; it says who the client is."""
         self.environ = environ
         self.peer = labelled(environ["REMOTE_ADDR"])
 
@@ -202,7 +202,7 @@ class Connection:
         return self.stage == READING and self.head is None and not self.buffer
 
     def asks(self) -> bool:
-        """Whether something has come that nobody has read yet."""
+        """Whether something has come that was not read yet."""
         try:
             return bool(self.socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
         except OSError:

@@ -1,4 +1,4 @@
-"""The guard: who looks after the other connections of a worker while the application holds its loop.
+"""The guard looks after the other connections of a worker while the application holds its loop.
 
 A thread, for `threads = 1`. When one turn of the loop lasts longer than PATIENCE because the application
 does not return, the guard calls `relieve`, again and again until it does: what has become readable is handed

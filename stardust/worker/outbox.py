@@ -103,7 +103,7 @@ class Outbox:
             segment.end += written
 
     def _send_bytes(self, sock: Stream, piece: Union[bytes, bytearray]) -> bool:
-        # Released at once: a bytearray that somebody looks at cannot take more.
+        # Released at once: a bytearray with a view on it cannot grow.
         with memoryview(piece) as whole, whole[self._sent :] as rest:
             sent = sock.send(rest, socket.MSG_DONTWAIT)
         self.pending -= sent

@@ -154,7 +154,7 @@ class SecureSocket:
 
     def send(self, data: Bytes, flags: int = 0, /) -> int:
         """How many bytes have left. The next call is for the rest, of which some is encrypted already: it
-        must begin with the same bytes, as it does for whoever sends all that he has."""
+        must begin with the same bytes, as it does if all that waits is sent."""
         with memoryview(data) as view:
             sent = self._send(view, min(len(view), _MOST_AT_ONCE))
         if sent or not data:
@@ -260,7 +260,7 @@ class Handshake:
     def go_on(self) -> int:
         """Do what can be done now; returns what to wait for (select.EPOLLIN, EPOLLOUT), 0 when it is done.
 
-        Raises ClientGone, with a reason for the log; the client has then been told too.
+        Raises ClientGone, with a reason for the log; the client then has an answer.
         """
         sock, done = self._socket, False
         if self._connection.buffer:  # what a greeting before this one has read too far
@@ -351,7 +351,7 @@ def _reason(fault: ssl.SSLError) -> str:
 
 
 def _plain_answer() -> bytes:
-    """To somebody who speaks plain HTTP here."""
+    """To a client that speaks plain HTTP here."""
     date = response.date(time.time())
     return b"".join(
         (
