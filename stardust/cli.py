@@ -57,7 +57,7 @@ def _check_certificates(loaded: Loaded) -> None:
 
 
 def _complain(text: str, source: str) -> None:
-    """Say why nothing is run: to the journal if it listens, else to whoever typed the command."""
+    """Say why nothing is run: to the journal if it listens, else on standard error."""
     sink = find_sink(os.environ)
     if sink.journal:
         Log("supervisor", sink=sink, fields=instance(source)).error(text)

@@ -54,7 +54,7 @@ class Keeper:
         """Close a listener for good.
 
         systemd closes its duplicate when it comes to it. Until then the address would be taken, and
-        connections would wait for nobody: hence the shutdown.
+        connections would wait in vain: hence the shutdown.
         """
         if each.label not in self._kept:
             listener.close(each)

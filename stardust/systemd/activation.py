@@ -5,8 +5,8 @@ systemd starts the supervisor with listening sockets at descriptors 3, 4, … an
 names them. Names, never positions, say which is which: the order is undefined as soon as two socket units are
 involved, and several descriptors may carry one name.
 
-They are duplicates of what systemd keeps. So nobody here or elsewhere calls shutdown() on one, or unlinks its
-path (systemd.socket(5), Accept=): that would break the socket for the next start of the service too.
+They are duplicates of what systemd keeps. So no code here or elsewhere calls shutdown() on one, or unlinks
+its path (systemd.socket(5), Accept=): that would break the socket for the next start of the service too.
 
 Listeners that we bound ourselves, and that systemd stored for us, come back in the same way, and so do idle
 connections of the run before; `stored` and `parked` tell them from the others.

@@ -7,14 +7,15 @@ certificate has a context of its own; the client's wish (SNI) chooses among them
 
 Rules:
 - Nothing is loaded that does not fit together. OpenSSL, told to load a certificate and the key of another
-  one, would drop the key it has; so each pair is tried in a context that nobody uses, and from memory, for
+  one, would drop the key it has; so each pair is tried in a context that is not in use, and from memory, for
   files may change between two looks.
 - Files that change are read again into the context that is there, which keeps its ticket keys, and so do
   connections. What does not fit, or cannot be read with the rights that are left, changes nothing.
 - An authority can be added to a context, and never be taken out again: those wait for a reload.
 - No question is ever asked on a terminal, which OpenSSL would do for a password.
 
-Importing `ssl` costs 5 MiB and 10 ms. So nobody imports this module by its name: who needs TLS loads it.
+Importing `ssl` costs 5 MiB and 10 ms. So no module imports it by its name; `importlib` loads it where TLS is
+wanted.
 
 Runs in the application's interpreter too.
 """
@@ -193,7 +194,7 @@ class Identities:
             log.warning(f"{' or '.join(self._authorities)} has changed; reload to use the new authorities")
 
     def _name(self) -> None:
-        """Who presents which name: of several certificates with one name, the first."""
+        """Which identity presents which name: of several with one name, the first."""
         self._by_name.clear()
         for each in self._identities:
             each.context.sslobject_class = Session
