@@ -1,12 +1,12 @@
 """Signals as something to wait for, beside all else that an event loop waits for.
 
 Python calls a handler between two instructions, wherever that is. So the handlers here do nothing: the number
-of the signal goes into a socket (`signal.set_wakeup_fd`), and whoever waits for that acts on it in its turn.
-An event loop of the application's takes that place (`loop.add_signal_handler`), and leaves it empty; then the
-handler writes the number itself.
+of the signal goes into a socket (`signal.set_wakeup_fd`), and the loop that waits for that acts on it in its
+turn. An event loop of the application takes that place (`loop.add_signal_handler`), and leaves it empty; then
+the handler writes the number itself.
 
 What is to be ignored gets a handler that does nothing: SIG_IGN would stay when another program is executed,
-and a `sleep` that the application starts could not be ended by SIGINT (execve(2)).
+and SIGINT could not end a `sleep` that the application starts (execve(2)).
 
 Runs in the application's interpreter too.
 """

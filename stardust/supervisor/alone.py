@@ -1,6 +1,7 @@
 """Without a pool (`max-workers = 0`): one process, which becomes the application's interpreter and serves.
 
-It is told what a zygote is told, by a channel that has no other end any more. Nobody watches over it.
+It gets the first message of a zygote, through a channel that has no other end any more. No supervisor
+watches over it.
 """
 
 from __future__ import annotations
