@@ -133,7 +133,7 @@ def _with_switch_values(argv: Sequence[str]) -> list[str]:
     """
     spelled = {}
     for setting in settings.SETTINGS:
-        if setting.kind is kinds.SWITCH:
+        if setting.kind in (kinds.SWITCH, kinds.AUTOMATIC):
             spelled[f"--{setting.key}"] = f"--{setting.key}=1"
             spelled[f"--no-{setting.key}"] = f"--{setting.key}=0"
     pairs = itertools.pairwise([*argv, ""])

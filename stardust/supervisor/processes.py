@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,15 +125,3 @@ def ended_children() -> list[tuple[int, int]]:
         if not pid:
             return ended
         ended.append((pid, status))
-
-
-def told(status: int) -> str:
-    """How a process ended, in words."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"killed by {name}"

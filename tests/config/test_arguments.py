@@ -28,6 +28,7 @@ FLAGS = [
     pytest.param("--preload=0", {"preload": False}, id="switch with a value"),
     pytest.param("--preload 0", {"preload": False}, id="switch with a value as next word"),
     pytest.param("--no-preload", {"preload": False}, id="switch, negated"),
+    pytest.param("--preload=auto", {"preload": "auto"}, id="switch with a word"),
     pytest.param("--no-preload --preload", {"preload": True}, id="the last switch counts"),
     pytest.param("--access-log -", {"access_log": "-"}, id="standard output"),
     pytest.param(

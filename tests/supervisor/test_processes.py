@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from stardust.base import process
 from stardust.ipc.channel import Channel
 from stardust.supervisor import processes
 from tests.descriptors import open_descriptors
@@ -51,7 +52,7 @@ STATUSES = {
 @pytest.mark.parametrize("name", STATUSES)
 def test_told(name: str) -> None:
     status, words = STATUSES[name]
-    assert processes.told(status) == words
+    assert process.told(status) == words
 
 
 def test_pidfd_signals_the_very_process(sleeper: tuple[int, int]) -> None:
