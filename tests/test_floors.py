@@ -131,6 +131,7 @@ FLOORS: dict[str, int | tuple[int, int]] = {
     "supervisor.deaths": (6, 2),
     "supervisor.generation": (6, 2),
     "supervisor.alone": (6, 3),
+    "supervisor.trial": (6, 3),
     "supervisor.children": (6, 3),
     "supervisor.custody": (6, 3),
     "supervisor.voice": (6, 3),

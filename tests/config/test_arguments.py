@@ -84,6 +84,13 @@ def test_address_flags_have_names() -> None:
     ]
 
 
+def test_load_belongs_to_the_check() -> None:
+    assert parse_arguments(["--check-config", "--load", "shop"]).load
+    assert not parse_arguments(["--check-config", "shop"]).load
+    with pytest.raises(UsageError, match="--load needs --check-config"):
+        parse_arguments(["--load", "shop"])
+
+
 @pytest.mark.parametrize(
     ("argv", "action"), [("", Action.RUN), ("--check-config", Action.CHECK), ("--print-config", Action.PRINT)]
 )
