@@ -1,4 +1,4 @@
-"""Whole servers with applications that do what applications do: marked as live, with what live tests have."""
+"""Marks every test here as live, and lends them an interpreter with the packages of applications."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.conftest import gate, listener
-
-__all__ = ["gate", "listener"]
+from tests.live.conftest import gate as gate
+from tests.live.conftest import listener as listener
 
 HERE = Path(__file__).parent
 
@@ -17,3 +16,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.live)
+
+
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    """The interpreter that has what stands in requirements.txt."""
+    interpreter = HERE.parents[1] / ".venv" / "applications" / "bin" / "python"
+    assert interpreter.exists(), "the packages of applications are missing: make .venv/applications.stamp"
+    return interpreter

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.applications.until import until
 from tests.live.client import PATIENCE
 from tests.live.harness import Gate, Server
 
@@ -60,13 +59,6 @@ def notes(path: Path) -> list[list[str]]:
 def settings(path: Path, text: str = HOOKS) -> str:
     (path / "shop.py").write_text(APP.format(log=str(path / "notes")))
     return f'app = "shop"\nchdir = "{path}"\nmain-process-delay = "10ms"\n{text}'
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Ask again and again, with a deadline."""
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize("preload", ["'auto'", "false"])
