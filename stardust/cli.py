@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return Exit.OK
             case Action.CHECK:
                 _check_certificates(loaded)
-                print(f"stardust: {arguments.file or 'the command line'}: fine")
+                print(f"stardust: {arguments.file or 'the command line'}: no mistakes")
                 if arguments.load:
                     _try_to_load(loaded.config)
                 return Exit.OK
@@ -76,7 +76,7 @@ def _try_to_load(config: Config) -> None:
 
 
 def _complain(text: str, source: str) -> None:
-    """Say why nothing is run: to the journal if it listens, else to whoever typed the command."""
+    """Say why nothing is run: to the journal if it listens, else on standard error."""
     sink = find_sink(os.environ)
     if sink.journal:
         Log("supervisor", sink=sink, fields=instance(source)).error(text)

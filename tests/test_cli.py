@@ -72,10 +72,14 @@ def test_version(home: Path) -> None:
 def test_check_config(home: Path) -> None:
     file = home / "stardust.toml"
     file.write_text('app = "shop:application"\nmax-workers = 3\n')
-    assert stardust(home, "--config", str(file), "--check-config") == (0, f"stardust: {file}: fine\n", "")
+    assert stardust(home, "--config", str(file), "--check-config") == (
+        0,
+        f"stardust: {file}: no mistakes\n",
+        "",
+    )
     assert stardust(home, "shop:application", "--check-config") == (
         0,
-        "stardust: the command line: fine\n",
+        "stardust: the command line: no mistakes\n",
         "",
     )
 
@@ -98,9 +102,9 @@ CHECKS = {
         "",
     ),
     "one process": ("import select\nheld = select.epoll()\n", ["--max-workers=0"], 0, "it loads\n", ""),
-    "broken": ("import nosuchmodule\n", [], 3, "fine\n", "in <module>\n    import nosuchmodule\n"),
-    "broken, not preloaded": ("import nosuchmodule\n", ["--no-preload"], 3, "fine\n", "nosuchmodule"),
-    "it ends": ("import os\nos._exit(7)\n", [], 3, "fine\n", "ended: exit code 7\n"),
+    "broken": ("import nosuchmodule\n", [], 3, "no mistakes\n", "in <module>\n    import nosuchmodule\n"),
+    "broken, not preloaded": ("import nosuchmodule\n", ["--no-preload"], 3, "no mistakes\n", "nosuchmodule"),
+    "it ends": ("import os\nos._exit(7)\n", [], 3, "no mistakes\n", "ended: exit code 7\n"),
     "it hangs": ("import signal\nsignal.pause()\n", ["--boot-timeout=1"], 3, "", "within boot-timeout = 1 s"),
     "a hook is missing": ("", ["--after-fork=shop:nothing"], 3, "", "after-fork = shop:nothing"),
 }
@@ -116,10 +120,10 @@ def test_check_that_loads(home: Path, name: str) -> None:
         done = stardust(home, "shop", "--check-config", "--load", address, *flags)
     assert done[0] == expected
     assert said in done[1]
-    assert done[1].startswith("stardust: the command line: fine\n")
+    assert done[1].startswith("stardust: the command line: no mistakes\n")
     assert complained in done[2]
     if name in ("fine", "one process"):
-        assert done == (0, "stardust: the command line: fine\nstardust: shop: it loads\n", "")
+        assert done == (0, "stardust: the command line: no mistakes\nstardust: shop: it loads\n", "")
 
 
 def test_print_config_says_where_each_value_comes_from(home: Path) -> None:
@@ -219,11 +223,11 @@ def test_check_config_looks_into_certificates(home: Path) -> None:
     text = 'app = "shop:application"\nssl = true\nssl-cert-file = "{}"\nssl-key-file = "{}"\n'
     file.write_text(text.format(site.certificate, site.key))
     check = ("--config", str(file), "--check-config")
-    assert stardust(home, *check) == (0, f"stardust: {file}: fine\n", "")
+    assert stardust(home, *check) == (0, f"stardust: {file}: no mistakes\n", "")
     file.write_text(text.format(site.certificate, old.key))
     reason = f"{old.key}: this key does not belong to the certificate in {site.certificate}"
     assert stardust(home, *check) == (6, "", f"stardust: {file}:4: ssl-key-file: {reason}\n")
     file.write_text(text.format(old.certificate, old.key))
     code, out, err = stardust(home, *check)
-    assert (code, out) == (0, f"stardust: {file}: fine\n")
+    assert (code, out) == (0, f"stardust: {file}: no mistakes\n")
     assert err.startswith(f"stardust: warning: {old.certificate}: the certificate has expired on ")

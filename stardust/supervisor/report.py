@@ -50,7 +50,7 @@ def line(state: State, entries: Mapping[int, Entry], wall: float, preload: Prelo
     if state.stop is Stop.IDLE:
         return "Idle, exiting"
     if state.last is not None and not state.serving:
-        return _told(state.last, wall)
+        return _described(state.last, wall)
     ready, busy = _counts(state, entries)
     standing = phase(state)
     if standing == "stopping":
@@ -63,10 +63,10 @@ def line(state: State, entries: Mapping[int, Entry], wall: float, preload: Prelo
             text += (
                 f"; {'not preloaded' if preload.apart else 'preloaded all the same'}: {brief(preload.holds)}"
             )
-    return f"{text}; {_told(state.last, wall)}" if state.last else text
+    return f"{text}; {_described(state.last, wall)}" if state.last else text
 
 
-def _told(outcome: Outcome, wall: float) -> str:
+def _described(outcome: Outcome, wall: float) -> str:
     at = datetime.fromtimestamp(outcome.at + wall).strftime("%H:%M:%S")
     if outcome.ok:
         return f"last reload at {at}: generation {outcome.generation}"

@@ -77,7 +77,7 @@ def load(config: Config, environ: Mapping[str, str], log: Log) -> Verdict:
         case messages.Misconfigured(reason):
             raise ConfigError(reason)
         case _:
-            raise AppLoadError(f"the process that loads the application ended: {process.told(status)}")
+            raise AppLoadError(f"the process that loads the application ended: {process.described(status)}")
 
 
 def _answer(channel: ZygoteChannel, patience: float) -> messages.FromZygote | None:

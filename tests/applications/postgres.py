@@ -70,5 +70,5 @@ class Cluster:
         subprocess.run(command, check=True, capture_output=True, user=self._user, cwd=self.directory)
 
     def _ready(self) -> subprocess.CompletedProcess[bytes]:
-        command = [self._bin / "pg_isready", "-q", "-h", self.directory]
+        command = [str(self._bin / "pg_isready"), "-q", "-h", str(self.directory)]
         return subprocess.run(command, check=False, capture_output=True)
