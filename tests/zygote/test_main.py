@@ -605,7 +605,7 @@ def answer():
     shared.append(0)
     return len(shared)
 """
-    with start(manager + ANSWER) as zygote:
+    with start(manager + ANSWER, preload=True) as zygote:
         zygote.hear()
         for number in (1, 2):
             worker = zygote.fork(number)
