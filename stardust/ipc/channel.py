@@ -9,11 +9,11 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import socket
 from typing import Generic, Optional
 
 from stardust.base import system
 from stardust.base.errors import ChannelError
+from stardust.base.pristine import socket
 from stardust.ipc import messages
 from stardust.ipc.messages import Heard, Said, Side
 
