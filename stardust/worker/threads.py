@@ -10,6 +10,7 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -83,11 +84,26 @@ class Pool(Generic[Work]):
 
 def _start(run: Callable[[], None], name: str) -> None:
     """Have a thread of the system run it: one that `threading` knows by its name, tells tracers and profilers
-    of, and so on; or a bare one if the application has put something else there, threads that are none."""
+    of, and so on; or a bare one if the application has put something else there, threads that are none.
+
+    Green threads need a hub in each thread that has some, which their `sleep` makes. Made by several at once,
+    gevent's wait for each other's imports for ever: so they come one after the other.
+    """
     if all(vars(threading).get(known) is value for known, value in _THREADING.items()):
         threading.Thread(target=run, name=name, daemon=True).start()
-    else:
-        _thread.start_new_thread(run, ())
+        return
+    begun: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def begin() -> None:
+        try:
+            sys.modules["time"].sleep(0)
+        except BaseException:
+            pass  # a stranger's: requests will tell
+        begun.put(None)
+        run()
+
+    _thread.start_new_thread(begin, ())
+    begun.get()
 
 
 class Task(NamedTuple):
