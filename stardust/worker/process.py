@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional
 
-from stardust.base import process
+from stardust.base import process, streams
 from stardust.base.errors import AppLoadError, Exit
 from stardust.base.pristine import faulthandler, os, signal, time
 from stardust.ipc import messages
@@ -74,6 +74,7 @@ def run(
     app = _load(config, channel, log) if heritage.app is None else heritage.app
     if app is None:
         return Exit.APPLICATION
+    streams.ensure()
 
     file = None if heritage.log_descriptor is None else LogFile(heritage.log_descriptor, log)
     loop = Loop(

@@ -26,7 +26,7 @@ import threading
 from collections.abc import Sequence
 from typing import Optional
 
-from stardust.base import address, process, system
+from stardust.base import address, process, streams, system
 from stardust.base.errors import AppLoadError, ChannelError, ConfigError, Exit, assert_never
 from stardust.base.pristine import os, socket, time
 from stardust.ipc import messages
@@ -61,6 +61,7 @@ def main(descriptor: int) -> int:
         if heritage.config.preload:
             started = time.monotonic()
             heritage = heritage._replace(app=load(heritage.config.app))
+            streams.ensure()
             _warn_of_threads(heritage.log)
             heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
     except AppLoadError as failure:
@@ -102,8 +103,7 @@ def _attend(channel: SupervisorChannel, heritage: Inheritance) -> int:
 
 def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
     """Whether this is the new worker."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     try:
         pid = system.fork()
     except OSError as fault:
