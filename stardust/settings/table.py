@@ -596,7 +596,8 @@ class Config:
         default="",
         help="user the application runs as, by name or number",
         text="""For a server started by root. Under systemd, use `User=` or `DynamicUser=` of the unit
-        instead.""",
+        instead. The application finds the user's `HOME`, `USER` and `LOGNAME` in its environment, unless
+        `environment` sets them.""",
         unset="the user that starts the server",
     )
     group: str = setting(

@@ -23,7 +23,7 @@ import importlib
 import pwd
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from stardust.base import address, process, streams, system
@@ -225,7 +225,15 @@ def _change_identity(config: Config) -> None:
     system.setgid(gid)
     if account is not None:
         system.setuid(account.pw_uid)
-        os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
+        # Not earlier: what Python loads from a home at its start would run with the rights of the server.
+        os.environ.update(_own_variables(account, config))
+
+
+def _own_variables(account: pwd.struct_passwd, config: Config) -> Mapping[str, str]:
+    """What every user has of his own in his environment, as far as [environment] says nothing else."""
+    given = {name for name, _ in config.environment}
+    theirs = {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
+    return {name: value for name, value in theirs.items() if name not in given}
 
 
 def _account(user: str) -> pwd.struct_passwd:
