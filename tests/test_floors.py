@@ -147,7 +147,6 @@ FLOORS: dict[str, int | tuple[int, int]] = {
 
 # Loaded by importlib when they are needed, by nobody else, and by no import statement but each other's.
 LATE = {
-    ("zygote.boot", "base.streams"): "the package is not importable before boot has made it so",
     ("zygote.boot", "zygote.main"): "the package is not importable before boot has made it so",
     ("zygote.main", "tls.identities"): "with ssl it costs 5 MiB and 10 ms; only for servers that speak TLS",
     ("zygote.main", "worker.secure"): "the same",

@@ -74,7 +74,9 @@ def run(
     app = _load(config, channel, log) if heritage.app is None else heritage.app
     if app is None:
         return Exit.APPLICATION
-    streams.ensure()
+    if heritage.app is None:
+        streams.ensure()
+        process.name_process(f"stardust:w{number}", title)  # once more, unless there is another one now
 
     file = None if heritage.log_descriptor is None else LogFile(heritage.log_descriptor, log)
     loop = Loop(

@@ -23,7 +23,6 @@ def main() -> int:
     spec.loader.exec_module(package)
     zygote = importlib.import_module("stardust.zygote.main")
     code: int = zygote.main(int(sys.argv[1]))
-    importlib.import_module("stardust.base.streams").finish()
     return code
 
 

@@ -48,6 +48,12 @@ SupervisorChannel = Channel[messages.ToZygote, messages.FromZygote]
 def main(descriptor: int) -> int:
     """Serve the supervisor at the other end of `descriptor`. Returns the exit code of this process, or of the
     worker that it has become."""
+    code = _serve(descriptor)
+    streams.finish()
+    return code
+
+
+def _serve(descriptor: int) -> int:
     channel = Channel.adopt(descriptor, messages.ZYGOTE, blocking=True)
     order = channel.receive()
     if order is None:
@@ -55,6 +61,7 @@ def main(descriptor: int) -> int:
     if not isinstance(order, messages.Generation):
         raise ChannelError(f"first comes a generation, not {order}")
     heritage = _inheritance(order)
+    sys.meta_path.insert(0, process.Titles())
     try:
         heritage = _with_tls(heritage, [each.name for each in order.listeners])
         _become(heritage.config)
@@ -62,6 +69,7 @@ def main(descriptor: int) -> int:
             started = time.monotonic()
             heritage = heritage._replace(app=load(heritage.config.app))
             streams.ensure()
+            _name(order.number, heritage.config)
             _warn_of_threads(heritage.log)
             heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
     except AppLoadError as failure:
@@ -148,7 +156,7 @@ def _inheritance(order: messages.Generation) -> Inheritance:
     )
     # Of the generation, not of the zygote: workers that changed their user may not change their names, and
     # keep this one (proc(5), "dumpable").
-    process.name_process(f"stardust:g{order.number}", f"stardust: generation {order.number}: {config.app}")
+    _name(order.number, config)
     return Inheritance(
         generation=order.number,
         config=config,
@@ -160,6 +168,10 @@ def _inheritance(order: messages.Generation) -> Inheritance:
         log_descriptor=order.access_log,
         app=None,
     )
+
+
+def _name(number: int, config: Config) -> None:
+    process.name_process(f"stardust:g{number}", f"stardust: generation {number}: {config.app}")
 
 
 def _link(ends: Optional[messages.Ends]) -> Optional[Link]:
