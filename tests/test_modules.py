@@ -23,10 +23,12 @@ UNTESTED = {
 
 # Test modules that belong to no single module.
 AT_LARGE = {
+    "test_documents": "holds the documents to what is there",
     "test_floors": "holds the package as a whole",
     "test_limits": "holds the size of files, classes and functions",
     "test_faults": "holds faults.py, by which other tests let system calls fail",
     "test_modules": "this file",
+    "wsgi/test_lenient": "holds gateway and response to what applications do beyond PEP 3333",
     "test_packaging": "holds packaging/debian",
     "test_units": "holds packaging/systemd",
     "test_idle_exit": "plan, idle, loop and orders together, attacked",

@@ -43,7 +43,7 @@ def name_process(name: str, title: str) -> None:
     (`ps -o comm`, `top`), and `title` in the place of its command line (`ps`, `systemctl status`), as far as
     that is long. A title that the application has given it stays.
 
-    The arguments lie in the process's own memory, and whoever asks for them is shown what is there now.
+    The arguments lie in the process's own memory, and ps(1) shows what is there now.
     """
     try:
         if not _line.written:

@@ -58,9 +58,9 @@ _HARAKIRI = "stardust.harakiri.commit"
 class Serving:
     """`ready` are those with a request, or what came behind their last; `requests` is how many have begun.
 
-    `guard`, if there is one, looks after the others while the application runs; with `threads` there is none.
+    `guard`, if there is one, looks after the others while the application runs; with `threads` it is None.
     `leave()` has the worker leave, and `enough()` too if a successor could be forked: the limit of requests
-    is reached. `report` is told what is wrong with the application, instead of `wsgi.errors`.
+    is reached. `report` gets what is wrong with the application, instead of `wsgi.errors`.
     """
 
     __slots__ = (
@@ -124,7 +124,7 @@ class Serving:
         self._forwarding = Forwarding(proxies, config.forwarded_headers, config.proxy_hops)
         self._heads = HeadReader(limits, forwarded.Unheard(), refuse_underscores=strict)
         self._proxy_heads = HeadReader(limits, self._forwarding.unheard, refuse_underscores=strict)
-        self._writer = ResponseWriter()
+        self._writer = ResponseWriter(telling.left_out)
         self.endings = Endings(self._writer, book, clock, telling)
         self.ready: deque[Connection] = deque()
         self.requests = 0
@@ -134,7 +134,7 @@ class Serving:
         self._took = 0.0  # s; what a request took lately; without threads
 
     def serve(self) -> None:
-        """Serve who is ready, each once: their next requests wait until everybody else had a turn."""
+        """Serve those that are ready, each once: their next requests wait until all others had a turn."""
         ready, clock = self.ready, self.clock
         began = clock.now
         turns = count = len(ready)
@@ -313,6 +313,8 @@ class Serving:
             clock.begin_second()
 
         # What `_finish` and `_completed` do when nothing is out of the ordinary.
+        if telling.access_log is not None and "REMOTE_USER" in environ:
+            telling.user(connection, environ)
         outbox, parked = connection.outbox, self.book.parked
         plain = (
             not connection.buffer
@@ -346,6 +348,8 @@ class Serving:
         threads = self.threads
         assert threads is not None
         for task in threads.done():
+            if self.telling.access_log is not None:
+                self.telling.user(task.connection, task.environ)
             self._finish(task.connection, task.environ)
         for connection in threads.next():
             self.proceed(connection)

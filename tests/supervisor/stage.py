@@ -38,6 +38,16 @@ def sleeper() -> int:
     return os.posix_spawn(sys.executable, command, {}, setsigmask=[process.STACKS_SIGNAL])
 
 
+def end(pid: int) -> None:
+    """Kill a child of ours and wait for it, if nobody has yet."""
+    try:
+        if os.waitpid(pid, os.WNOHANG) == (0, 0):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass
+
+
 class FakeWorker:
     """A worker's side: its end of the channel, and a process to be killed."""
 
@@ -122,7 +132,7 @@ class Stage:
         assert message is not None
         return message
 
-    def introduced(self, generation: int = 1) -> None:
+    def briefed(self, generation: int = 1) -> None:
         """It was told what it is first, and needs none of it."""
         first = self.hear(generation)
         assert isinstance(first, messages.Generation)
@@ -132,7 +142,7 @@ class Stage:
     def boot(self) -> None:
         """Generation 1 serves."""
         self.settle()
-        self.introduced()
+        self.briefed()
         self.zygotes[0].send(messages.Loaded())
         wanted = self.config.max_workers
         self.until(lambda: len(self.supervisor.children.book) == wanted)
@@ -161,6 +171,7 @@ class Stage:
         for worker in self.workers.values():
             worker.channel.close()
             os.close(worker.stacks)
+            end(worker.pid)
         supervisor.notifier.close()
         os.close(supervisor.scoreboard.descriptor)
         os.close(self.log_descriptor)
