@@ -86,6 +86,7 @@ FLOORS: dict[str, int | tuple[int, int]] = {
     "ipc.scoreboard": 4,
     "logs.logfile": 4,
     "zygote.load": 4,
+    "zygote.terminal": 4,
     "tls.certificate": 4,
     "tls.files": 4,
     "tls.identities": 4,

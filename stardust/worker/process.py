@@ -31,6 +31,8 @@ from stardust.zygote.load import load
 
 # Sent to a terminal's whole process group, or meant for the supervisor: no business of a worker.
 _IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
+# Alone, a worker has the terminal: its signals do what they do to other programs, and INT has it leave.
+_IGNORED_ALONE = (signal.SIGHUP, signal.SIGUSR1)
 
 
 class Inheritance(NamedTuple):
@@ -68,7 +70,7 @@ def run(
     slot = scoreboard.slot(slot_number)
     slot.born(os.getpid(), heritage.generation, time.monotonic())
     faulthandler.register(process.STACKS_SIGNAL, file=stacks, all_threads=True, chain=False)
-    for number_ignored in _IGNORED:
+    for number_ignored in _IGNORED if channel is not None else _IGNORED_ALONE:
         signal.signal(number_ignored, signal.SIG_IGN)
 
     app = _load(config, channel, log) if heritage.app is None else heritage.app

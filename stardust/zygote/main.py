@@ -40,6 +40,7 @@ from stardust.worker import introduction
 from stardust.worker import process as workers
 from stardust.worker.entrance import Door
 from stardust.worker.process import Inheritance
+from stardust.zygote import terminal
 from stardust.zygote.load import load
 
 SupervisorChannel = Channel[messages.ToZygote, messages.FromZygote]
@@ -220,7 +221,11 @@ def _become(config: Config) -> None:
             system.chdir(config.chdir)
     except (OSError, KeyError) as fault:
         raise AppLoadError(f"cannot prepare the application's process: {fault}") from None
-    process.point_stdin_at_nothing()
+    if config.max_workers:
+        process.point_stdin_at_nothing()
+        terminal.refuse()
+    else:
+        terminal.lend()
     process.raise_descriptor_limit()
     sys.path[:0] = [*config.pythonpath, system.getcwd()]
 
