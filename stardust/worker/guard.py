@@ -51,7 +51,7 @@ class Guard:
     before the application runs, wakes the guard if that is `asleep`, and acquires it afterwards, which waits
     for what the guard is doing just then."""
 
-    __slots__ = ("_began", "_bell", "_relieve", "asleep", "turn")
+    __slots__ = ("_began", "_bell", "_interval", "_relieve", "asleep", "turn")
 
     def __init__(self, began: Callable[[], float], relieve: Callable[[float], object]) -> None:
         self._began = began
@@ -60,6 +60,7 @@ class Guard:
         self.turn = allocate_lock()
         self.turn.acquire()
         self.asleep = True
+        self._interval = 0.0  # the switch interval that it is going to restore
 
     def start(self) -> None:
         """In the process that it is to guard: threads do not survive fork(2)."""
@@ -102,9 +103,16 @@ class Guard:
         lasted = monotonic() - self._began()
         if lasted < PATIENCE:
             return
-        interval = sys.getswitchinterval()
+        self._interval = sys.getswitchinterval()
         sys.setswitchinterval(_HURRY)
         try:
             self._relieve(lasted)
         finally:
-            sys.setswitchinterval(interval)
+            self.forsake()
+
+    def forsake(self) -> None:
+        """End the hurry. A forked child has to, for it may come into being in the middle of one, and has no
+        guard."""
+        if self._interval:
+            sys.setswitchinterval(self._interval)
+            self._interval = 0.0
