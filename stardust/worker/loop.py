@@ -133,6 +133,8 @@ class Loop:
             connection.forsake()
         if self.threads is not None:
             self.threads.pool.forsake()
+        if self.guard is not None:
+            self.guard.forsake()
 
     def beat(self) -> None:
         """Answer a ping: the loop turns."""
