@@ -27,6 +27,7 @@ AT_LARGE = {
     "test_limits": "holds the size of files, classes and functions",
     "test_faults": "holds faults.py, by which other tests let system calls fail",
     "test_modules": "this file",
+    "wsgi/test_lenient": "holds gateway and response to what applications do beyond PEP 3333",
     "test_packaging": "holds packaging/debian",
     "test_units": "holds packaging/systemd",
     "test_idle_exit": "plan, idle, loop and orders together, attacked",

@@ -97,9 +97,9 @@ CHUNK_LINE = re.compile(
     rf"(?:[ \t]*=[ \t]*(?:[{_TCHAR}]+|{_QUOTED}))?)*)"
 )
 
-# status-line without its version, as PEP 3333 wants it: "999 Message here"
+# status-line without its version, as PEP 3333 wants it: "999 Message here". Many have no reason
 # status-code = 3DIGIT ; reason-phrase = 1*( HTAB / SP / VCHAR / obs-text )    RFC 9112 4
-STATUS = re.compile(rf"[1-9][0-9]{{2}} [{_FIELD_TEXT}]*")
+STATUS = re.compile(rf"[1-9][0-9]{{2}}(?: [{_FIELD_TEXT}]*)?")
 
 # A CR or LF that is not part of CRLF, for `search`, in bytes. A CR at the very end is no verdict yet.
 # "A recipient of such a bare CR MUST consider that element to be invalid"     RFC 9112 2.2

@@ -7,7 +7,7 @@ How it works:
 - A field is validated and encoded by `encoded`, alone and completely. Applications repeat themselves, so the
   writer remembers whole (name, value) pairs; one that is in its table is valid. Within a second, which the
   date is the same for, it remembers whole openings: a quarter of the time that making one takes.
-- The connection is the server's: fields of the application that speak of it are refused or left out, and its
+- The connection is the server's: fields of the application that speak of it are left out, and its
   Content-Length is moved to where framing stands. So there is never more than one framing (RFC 9112 6.1).
 - `informational`, `error`, `chunk` and `date` are what else goes over the wire.
 
@@ -16,9 +16,9 @@ No clock: the date comes from the caller. The module runs in the application's i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from stardust.base.errors import ApplicationError
 from stardust.http1 import grammar
@@ -40,7 +40,7 @@ KEPT_OPENINGS = 64
 KEPT_OPENING_BYTES = 4096
 
 # What a field means to the server: nothing, or that it must not add its own, or how the connection goes on.
-_PLAIN, _DATE, _SERVER, _LENGTH, _CLOSE, _LEFT_OUT = range(6)
+_PLAIN, _DATE, _SERVER, _LENGTH, _CLOSE, _LEFT_OUT, _HOP = range(7)
 
 _MEANINGS: Mapping[str, int] = {
     "connection": _LEFT_OUT,
@@ -53,7 +53,8 @@ _MEANINGS: Mapping[str, int] = {
 # "Applications are forbidden from using HTTP/1.1 "hop-by-hop" features or headers, any equivalent features in
 # HTTP/1.0, or any headers that would affect the persistence of the client's connection to the web server"
 # PEP 3333, "Other HTTP Features". The list is that of RFC 2616 13.5.1, without Connection and Keep-Alive,
-# which are common enough to be left out silently.
+# which are common enough to be left out silently. Applications pass these on from another server's response:
+# they are left out too, and a log line says so.
 HOP_BY_HOP = frozenset(
     (
         "proxy-authenticate",
@@ -66,6 +67,10 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     )
 )
+
+# The status that a field must go with: the challenge of a proxy (RFC 9110 15.5.8), and the protocol that a
+# client has to change to (15.5.22).
+KEPT_WITH: Mapping[str, int] = {"proxy-authenticate": 407, "upgrade": 426}
 
 # Fields that differ with every response, or that no table may outlive the response with.
 UNKEPT = frozenset(("location", "set-cookie"))
@@ -85,8 +90,8 @@ class Opening(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One field. `encoded` is empty if its place is elsewhere; `number` is the value of a Content-Length;
-    `kept`: it is worth remembering."""
+    """One field. `encoded` is empty if its place is elsewhere; `number` is the value of a Content-Length, or
+    the only status that a hop-by-hop field goes with; `kept`: it is worth remembering."""
 
     encoded: bytes
     meaning: int
@@ -111,12 +116,15 @@ class Second:
 class ResponseWriter:
     """Makes openings, those of all connections. Owns the tables of known pairs.
 
-    Threads may share one: whatever it remembers is put in its place in one step.
+    `tell` gets the name of a hop-by-hop field that was left out, each name once. Threads may share a writer:
+    whatever it remembers is put in its place in one step.
     """
 
-    __slots__ = ("_line", "_second", "_status")
+    __slots__ = ("_left_out", "_line", "_second", "_status", "_tell")
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], object] = lambda name: None) -> None:
+        self._tell = tell
+        self._left_out: set[str] = set()
         self._line = LineTable().__getitem__
         self._status = StatusTable().__getitem__
         self._second = Second(b"")
@@ -183,7 +191,13 @@ class ResponseWriter:
                     lines[2] = b""
                 elif meaning == _CLOSE:
                     persistent = False
+                elif meaning == _HOP and code != number:
+                    lines.pop()
+                    self._leave_out(headers)
         except TypeError as error:
+            pairs = _tuples(headers)
+            if pairs is not None:
+                return self._made(second, status, pairs, request, length, persistent)[0], False
             raise ApplicationError(
                 f"headers are not a list of (str, str) tuples (PEP 3333): {error}"
             ) from error
@@ -192,16 +206,28 @@ class ResponseWriter:
         lines.append(field)
         # A body that no framing ends, or that will miss promised bytes, is ended by closing the connection.
         short = length is not None and length < body
-        if request is None or not persistent or not request.persistent or short or body == UNTIL_CLOSE:
-            # "A server that does not support persistent connections MUST send the "close" connection option
-            # in every response message that does not have a 1xx (Informational) status code"  RFC 9112 9.3
-            persistent = False
-            lines.append(b"Connection: close\r\n")
-        elif request.version == "HTTP/1.0":
-            # What an HTTP/1.0 client asked for and waits to read before it sends more.  RFC 9112 C.2.2
-            lines.append(b"Connection: keep-alive\r\n")
-        lines.append(b"\r\n")
+        asked = request is not None and request.persistent
+        persistent = persistent and asked and not short and body != UNTIL_CLOSE
+        lines.append(_connection(request, persistent))
         return Opening(b"".join(lines), code, body, persistent), kept
+
+    def _leave_out(self, headers: Sequence[tuple[str, str]]) -> None:
+        """Tell which of them are left out, if nobody was told yet."""
+        for name in sorted({characters(pair[0]).lower() for pair in headers} & HOP_BY_HOP - self._left_out):
+            self._left_out.add(name)
+            self._tell(name)
+
+
+def _connection(request: Optional[Head], persistent: bool) -> bytes:
+    """The last field, if it is needed, and the end of the head."""
+    if not persistent:
+        # "A server that does not support persistent connections MUST send the "close" connection option in
+        # every response message that does not have a 1xx (Informational) status code"  RFC 9112 9.3
+        return b"Connection: close\r\n\r\n"
+    if request is not None and request.version == "HTTP/1.0":
+        # What an HTTP/1.0 client asked for and waits to read before it sends more.  RFC 9112 C.2.2
+        return b"Connection: keep-alive\r\n\r\n"
+    return b"\r\n"
 
 
 def framing(
@@ -267,6 +293,18 @@ class LineTable(dict[tuple[str, str], Line]):
         return line
 
 
+def _tuples(headers: Iterable[Any]) -> Optional[list[Any]]:
+    """Headers with tuples in the place of pairs that are lists; None if no pair is. A list cannot be looked
+    up in a table. Other servers take it, and so applications give it."""
+    try:
+        pairs = [*headers]
+    except TypeError:
+        return None
+    if not any(isinstance(pair, list) for pair in pairs):
+        return None
+    return [tuple(pair) if isinstance(pair, list) else pair for pair in pairs]
+
+
 def characters(text: str) -> str:
     """What `text` consists of. The methods of a subclass are the application's: what they say when a text is
     checked need not be what they say when it is sent."""
@@ -274,12 +312,14 @@ def characters(text: str) -> str:
 
 
 def status_line(status: str) -> tuple[int, bytes]:
-    """(code, status line) of a status such as "200 OK". Raises ApplicationError if it is not of that form."""
+    """(code, status line) of a status such as "200 OK", or "200". Raises ApplicationError for other forms."""
     # "a status string of the form "999 Message here" […] and must not contain control characters"  PEP 3333
     if not isinstance(status, str) or not grammar.STATUS.fullmatch(status):
         raise ApplicationError(f'status {status!a:.64}: not of the form "200 OK" (PEP 3333)')
     status = characters(status)
-    return int(status[:3]), b"HTTP/1.1 %b\r\n" % status.encode("latin-1")
+    # "A server MUST send the space that separates the status-code from the reason-phrase even when the
+    # reason-phrase is absent"  RFC 9112 4
+    return int(status[:3]), b"HTTP/1.1 %b %b\r\n" % (status[:3].encode(), status[4:].encode("latin-1"))
 
 
 def encoded(pair: tuple[str, str]) -> Line:
@@ -301,13 +341,14 @@ def encoded(pair: tuple[str, str]) -> Line:
     # Of a subclass, nobody knows what it will be equal to.
     plain = type(pair) is tuple and type(pair[0]) is type(pair[1]) is str
     kept = plain and len(name) + len(value) <= KEPT_CHARACTERS and lower not in UNKEPT
+    line = b"%b: %b\r\n" % (name.encode("latin-1"), value.encode("latin-1"))
     if lower in HOP_BY_HOP:
-        raise ApplicationError(
-            f"header {name}: only the server may send it, because it is hop-by-hop (PEP 3333)"
-        )
+        # "A sender of Upgrade MUST also send an "Upgrade" connection option"  RFC 9110 7.8
+        option = b"Connection: upgrade\r\n" if lower == "upgrade" else b""
+        return Line(line + option, _HOP, KEPT_WITH.get(lower, 0), kept)
     meaning = _MEANINGS.get(lower, _PLAIN)
     if meaning == _PLAIN or meaning in (_DATE, _SERVER):
-        return Line(b"%b: %b\r\n" % (name.encode("latin-1"), value.encode("latin-1")), meaning, 0, kept)
+        return Line(line, meaning, 0, kept)
     if meaning == _LENGTH:
         if not grammar.CONTENT_LENGTH.fullmatch(value):
             raise ApplicationError(

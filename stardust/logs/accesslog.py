@@ -126,6 +126,7 @@ def _json(record: Record, clock: _Clock) -> str:
         {
             "time": f"{clock.text(second)}.{micros:06}Z",
             "remote_addr": record.peer,
+            "remote_user": record.user,
             "method": record.method,
             "target": record.target,
             "protocol": record.version,

@@ -209,7 +209,8 @@ class Connection:
             return False
 
     def send(self, data: bytes) -> None:
-        """Send, or keep for later. Waits only when too much is kept already.
+        """Send, or keep for later. Waits only when too much is kept already. Without bytes, it looks whether
+        the client is still there.
 
         Raises ClientGone, also when the client reads nothing for `patience` seconds while we wait, and when
         the disk that is to keep the bytes is full.
@@ -223,6 +224,8 @@ class Connection:
             except OSError as fault:
                 raise ClientGone(str(fault)) from None
             if sent == len(data):
+                if not data:
+                    self._look()
                 return
             if outbox is None:
                 outbox = self.outbox = Outbox(self.terms.budget)
@@ -272,6 +275,18 @@ class Connection:
         # They refer to us: so no cycles are left to the collector.
         self.exchange = None
         self.greetings = ()
+
+    def _look(self) -> None:
+        """Raise ClientGone if the client has closed the connection. A client that closed only its own side,
+        and still reads, looks the same; proxies take both for an end (nginx logs 499)."""
+        try:
+            ended = not self.socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError as fault:
+            raise ClientGone(str(fault)) from None
+        if ended:
+            raise self._given_up("it closed the connection")
 
     def _keep(self, outbox: Outbox, data: bytes) -> None:
         try:

@@ -126,7 +126,7 @@ class Serving:
         self._forwarding = Forwarding(proxies, config.forwarded_headers, config.proxy_hops)
         self._heads = HeadReader(limits, forwarded.Unheard(), refuse_underscores=strict)
         self._proxy_heads = HeadReader(limits, self._forwarding.unheard, refuse_underscores=strict)
-        self._writer = ResponseWriter()
+        self._writer = ResponseWriter(telling.left_out)
         self.endings = Endings(self._writer, book, clock, telling)
         self.ready: deque[Connection] = deque()
         self.requests = 0
@@ -315,6 +315,8 @@ class Serving:
             clock.begin_second()
 
         # What `_finish` and `_completed` do when nothing is out of the ordinary.
+        if telling.access_log is not None and "REMOTE_USER" in environ:
+            telling.user(connection, environ)
         outbox, parked = connection.outbox, self.book.parked
         plain = (
             not connection.buffer
@@ -348,6 +350,8 @@ class Serving:
         threads = self.threads
         assert threads is not None
         for task in threads.done():
+            if self.telling.access_log is not None:
+                self.telling.user(task.connection, task.environ)
             self._finish(task.connection, task.environ)
         for connection in threads.next():
             self.proceed(connection)

@@ -20,6 +20,7 @@ from stardust.logs.logfile import LogFile
 from stardust.worker.clock import Clock
 from stardust.worker.connection import Connection
 from stardust.wsgi import forwarded
+from stardust.wsgi.environ import Environ
 
 
 class AccessLog(NamedTuple):
@@ -53,6 +54,13 @@ class Telling:
         named = f"{peer} is not" if peer else '"unix:" is not'
         self.log.info(f"{header} of {peer or 'a local client'} was removed: {named} in trusted-proxies")
 
+    def left_out(self, name: str) -> None:
+        """A field of the application's response belongs to the connection, which is ours."""
+        self.log.warning(
+            f"removed {name} from a response: an application must not send hop-by-hop fields (PEP 3333). The "
+            "server does so from now on without saying it"
+        )
+
     def next(self) -> float:
         """When something that was held back is due."""
         return self._seldom.next()
@@ -63,14 +71,14 @@ class Telling:
     def request(self, connection: Connection) -> None:
         """The request of a connection is over: keep what its line says until `write`."""
         head, exchange, clock = connection.head, connection.exchange, self._clock
-        peer, referer, agent, host = connection.said or said(head.fields if head is not None else {})
+        peer, user, referer, agent, host = connection.said or said(head.fields if head is not None else {})
         connection.said = ()
         self._records.append(
             Record(
                 connection.began + clock.wall,
                 clock.now - connection.began,
                 peer or connection.environ["REMOTE_ADDR"],
-                "",
+                user,
                 head.method if head is not None else "",
                 head.target if head is not None else "",
                 head.version if head is not None else "",
@@ -84,6 +92,14 @@ class Telling:
             )
         )
 
+    def user(self, connection: Connection, environ: Environ) -> None:
+        """The application has returned, and may have put the name of an authenticated user into the environ.
+        A client cannot do that: its field Remote-User is HTTP_REMOTE_USER (RFC 3875 4.1.11)."""
+        name = environ.get("REMOTE_USER")
+        if isinstance(name, str) and connection.said:
+            peer, _, *rest = connection.said
+            connection.said = (peer, str.__str__(name), *rest)
+
     def write(self) -> None:
         """One write for all requests of a turn, which become lines one behind the other."""
         if self.access_log is not None:
@@ -95,11 +111,12 @@ class Telling:
 
 
 def said(fields: Mapping[str, str]) -> Sequence[str]:
-    """What a request says that its line in the access log needs: peer, Referer, User-Agent, Host. Before the
-    application has its environ, and may change it."""
+    """What a request says that its line in the access log needs: peer, user, Referer, User-Agent, Host. It is
+    read before the application has its environ, and may change it; the user comes later (`user`)."""
     get = fields.get
     return (
         get("REMOTE_ADDR", ""),
+        "",
         get("HTTP_REFERER", ""),
         get("HTTP_USER_AGENT", ""),
         get("HTTP_HOST", ""),

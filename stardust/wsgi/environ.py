@@ -100,12 +100,12 @@ def listener(base: Environ, address: Address, host: str, scheme: str = "http") -
 def connection(base: Environ, host: str, port: str) -> Environ:
     """What holds for every request of a connection; `host` and `port` are what `address.peer` says.
 
-    REMOTE_ADDR is a plain IP address and REMOTE_PORT its port in digits; both are "" for a UNIX socket's
-    peer.
+    REMOTE_ADDR is a plain IP address, and "" for a UNIX socket's peer. REMOTE_PORT is its port in digits, and
+    "0" where nobody knows it: applications make a number of it (a2wsgi does).
     """
     result = base.copy()
     result["REMOTE_ADDR"] = host
-    result["REMOTE_PORT"] = port
+    result["REMOTE_PORT"] = port or "0"
     return result
 
 

@@ -183,7 +183,7 @@ class Forwarding:
         chain = fields.get("HTTP_X_FORWARDED_FOR", "")
         node, first = self._walk(_addresses(chain))
         if node is not None and first is not None:
-            changes["REMOTE_ADDR"], changes["REMOTE_PORT"] = node.host, node.port
+            changes["REMOTE_ADDR"], changes["REMOTE_PORT"] = node.host, node.port or "0"
             changes["HTTP_X_FORWARDED_FOR"] = chain[first.start :].strip(grammar.BLANKS)
         said = {key: fields[key].rpartition(",")[2].strip(grammar.BLANKS) for key in _SAID if key in fields}
         if said:
@@ -201,7 +201,7 @@ class Forwarding:
         chain = fields.get("HTTP_FORWARDED", "")
         node, first = self._walk(reversed(_elements(chain)))
         if node is not None:
-            changes["REMOTE_ADDR"], changes["REMOTE_PORT"] = node.host, node.port
+            changes["REMOTE_ADDR"], changes["REMOTE_PORT"] = node.host, node.port or "0"
         if first is not None:
             changes["HTTP_FORWARDED"] = chain[first.start :].strip(grammar.BLANKS)
             scheme, host = first.pairs.get("proto", ""), first.pairs.get("host", "")

@@ -87,6 +87,7 @@ class Exchange:
         head: the request; None if it could not be read.
         writer: makes the response's head.
         send: takes the next bytes of the connection, or raises ClientGone, then and at every later call.
+            Without bytes, it only looks whether the client is still there.
         send_file: takes (descriptor, offset, count) and is done with the descriptor when it returns; or None.
             It may raise as `send` does, and OSError.
         persistent: whether the server wants another request on this connection.
@@ -222,11 +223,10 @@ class Exchange:
             if not isinstance(status, str):
                 raise ApplicationError(f"the status must be a str like '200 OK', not {status!r}")
             status = response.characters(status)
-        # "The response_headers argument [...] must be a Python list".
+        # "The response_headers argument [...] must be a Python list". Other servers do not look, and so
+        # applications give tuples, views of a dict, generators.
         if type(headers) is not list:
-            if not isinstance(headers, list):
-                raise ApplicationError(f"the headers must be a list of (name, value), not {headers!r}")
-            headers = list.copy(headers)
+            headers = _listed(headers)
         self._status = status
         self._headers = headers
         return self.write
@@ -289,11 +289,28 @@ class Exchange:
         kind = type(result)
         if (kind is list or kind is tuple) and not self.status:
             self._push_all(result)
-        elif result is None:
-            raise ApplicationError("the application returned None, not an iterable of bytes")
+        elif result is None or isinstance(result, (bytes, str)) or _asynchronous(kind):
+            self._refuse(result)
         elif kind is not FileWrapper or self.status or not self._push_file(result.filelike):
             self._iterate(result)
         self._finish()
+
+    def _refuse(self, result: Any) -> None:
+        """Say what is wrong with what is often returned by mistake. An empty text has no parts that could be
+        wrong, and is served."""
+        if result is None:
+            raise ApplicationError("the application returned None, not an iterable of bytes")
+        if not isinstance(result, (bytes, str)):
+            raise ApplicationError(
+                f"the application is asynchronous: it returned a {type(result).__name__}. Wrap an ASGI "
+                "application with a2wsgi.ASGIMiddleware"
+            )
+        if result:
+            hint = "[body]" if isinstance(result, bytes) else "[body.encode()]"
+            raise ApplicationError(
+                f"the application returned {type(result).__name__}, not an iterable of bytes: return {hint}"
+            )
+        self._iterate(())
 
     def _push_all(self, pieces: Sequence[bytes]) -> None:
         """A whole list: nothing is gained by sending its pieces one by one, and its length is known."""
@@ -309,7 +326,9 @@ class Exchange:
             # "response headers must not be sent until there is actual body data available, or until the
             # application's returned iterable is exhausted"; and an empty chunk would end a chunked body.
             piece = _checked(piece)
-            if piece:
+            if not piece:
+                self._send(b"")  # only looks whether the client is still there
+            else:
                 # "WSGI servers, gateways, and middleware must not delay the transmission of any block".
                 self._push(piece, length)
                 # The server "should stop iterating over the response when enough data has been sent". Here
@@ -436,6 +455,23 @@ class Exchange:
             pass  # a full disk, or whatever the application put there, must not cost a client its response
 
 
+def _asynchronous(kind: type) -> bool:
+    """Whether its objects are what `async def` gives: a coroutine, or an asynchronous generator."""
+    return hasattr(kind, "__await__") or hasattr(kind, "__aiter__")
+
+
+def _listed(headers: Any) -> Headers:
+    """Headers that are not simply a list, as one. Raises ApplicationError."""
+    if isinstance(headers, list):
+        return list.copy(headers)
+    if isinstance(headers, dict):
+        raise ApplicationError("the headers must be a list of (name, value), not a dict: pass its items()")
+    try:
+        return [*headers]
+    except TypeError:
+        raise ApplicationError(f"the headers must be a list of (name, value), not {headers!r:.60}") from None
+
+
 def _story(error: BaseException) -> str:
     """The traceback of `error`, from the application's first frame on: ours lead no author anywhere."""
     trace = error.__traceback__
@@ -469,6 +505,7 @@ def _on_disk(file: Any) -> Optional[tuple[int, int, int]]:
         status = os.fstat(raw.fileno())
     except (OSError, ValueError):  # ValueError: the file is closed
         return None
-    if not stat.S_ISREG(status.st_mode):
+    # A file without blocks has no bytes, or none on a disk: what /proc and /sys say of the size is not true.
+    if not stat.S_ISREG(status.st_mode) or not status.st_blocks:
         return None
     return raw.fileno(), offset, max(status.st_size - offset, 0)

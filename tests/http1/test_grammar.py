@@ -99,8 +99,8 @@ FULL: list[tuple[str, re.Pattern[str], list[str], list[str]]] = [
     (
         "3333-status",
         grammar.STATUS,
-        ["200 OK", "999 ", "404 Nicht da: é"],
-        ["200", "20 OK", "2000 OK", "099 a", "200 a\n", "²00 a"],
+        ["200 OK", "999 ", "404 Nicht da: é", "200"],
+        ["20", "20 OK", "2000 OK", "099 a", "200 a\n", "²00 a"],
     ),
 ]
 

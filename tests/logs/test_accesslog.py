@@ -115,6 +115,7 @@ def test_json() -> None:
     assert json.loads(formatter("json")(RECORD)) == {
         "time": "2026-11-22T16:50:00.250000Z",
         "remote_addr": "192.0.2.1",
+        "remote_user": RECORD.user,
         "method": "GET",
         "target": "/a%20b?c=d",
         "protocol": "HTTP/1.1",

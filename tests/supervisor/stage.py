@@ -38,6 +38,16 @@ def sleeper() -> int:
     return os.posix_spawn(sys.executable, command, {}, setsigmask=[process.STACKS_SIGNAL])
 
 
+def end(pid: int) -> None:
+    """Kill a child of ours and wait for it, if nobody has yet."""
+    try:
+        if os.waitpid(pid, os.WNOHANG) == (0, 0):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass
+
+
 class FakeWorker:
     """A worker's side: its end of the channel, and a process to be killed."""
 
@@ -161,6 +171,7 @@ class Stage:
         for worker in self.workers.values():
             worker.channel.close()
             os.close(worker.stacks)
+            end(worker.pid)
         supervisor.notifier.close()
         os.close(supervisor.scoreboard.descriptor)
         os.close(self.log_descriptor)

@@ -179,3 +179,35 @@ def test_a_socket_that_the_application_closed(pair: Pair) -> None:
     pair.connection.reset_on_close()
     with pytest.raises(ClientGone):
         pair.connection.send(b"x")
+
+
+class TestLooking:
+    """A send of no bytes: is the client still there?"""
+
+    def test_a_client_that_waits(self, pair: Pair) -> None:
+        pair.connection.send(b"")
+        pair.connection.send(b"news")
+        assert pair.read(4) == b"news"
+
+    def test_one_that_asks_for_more_already(self, pair: Pair) -> None:
+        pair.client.send(b"GET / HTTP/1.1\r\n")
+        pair.connection.send(b"")
+        assert pair.connection.asks()
+
+    def test_one_that_has_gone(self, pair: Pair) -> None:
+        pair.client.close()
+        with pytest.raises(ClientGone):
+            pair.connection.send(b"")
+
+    def test_one_that_has_ended_its_side(self, pair: Pair) -> None:
+        pair.client.shutdown(socket.SHUT_WR)
+        with pytest.raises(ClientGone, match="it closed the connection"):
+            pair.connection.send(b"")
+        with pytest.raises(ClientGone):
+            pair.connection.send(b"more")
+
+    def test_one_that_was_reset(self, pair: Pair) -> None:
+        pair.connection.send(PIECE)  # unread data make its close a reset
+        pair.client.close()
+        with pytest.raises(ClientGone):
+            pair.connection.send(b"")

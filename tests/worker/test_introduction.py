@@ -242,7 +242,7 @@ class TestForwarded:
                 ]
                 assert json.loads(proxy.get("/a/b", *lines).body) == {
                     "REMOTE_ADDR": client,
-                    "REMOTE_PORT": "",
+                    "REMOTE_PORT": "0",
                     "wsgi.url_scheme": "https",
                     "HTTPS": "on",
                     "SCRIPT_NAME": "/a",

@@ -55,6 +55,38 @@ class TestAccessLog:
                 )
             ]
 
+    @pytest.mark.parametrize(
+        ("close", "value", "user"),
+        [
+            (False, "jo", "jo"),
+            (True, "jo", "jo"),
+            (False, "", ""),
+            (False, None, ""),
+            (False, 5, ""),
+            (False, b"jo", ""),
+        ],
+    )
+    def test_who_the_application_says_it_was(
+        self, kept: Config, close: bool, value: object, user: str
+    ) -> None:
+        def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            environ["REMOTE_USER"] = value
+            return echo(environ, start_response)
+
+        lines = ["Remote-User: mallory", *(["Connection: close"] if close else [])]
+        with Server(app, kept) as server, Client(server.address) as client:
+            client.send(request("GET", "/", *lines))
+            client.receive()
+            server.settled()
+            assert [record.user for record in server.records] == [user]
+
+    def test_nobody_is_a_user_by_a_field_of_the_request(self, kept: Config) -> None:
+        with Server(echo, kept) as server, Client(server.address) as client:
+            client.send(request("GET", "/", "Remote-User: mallory"))
+            client.receive()
+            server.settled()
+            assert [record.user for record in server.records] == [""]
+
     @pytest.mark.parametrize("name", accesslog.FORMATS)
     def test_every_request_has_a_line(self, kept: Config, name: str) -> None:
         streams = [
@@ -94,3 +126,17 @@ class TestAccessLog:
             server.settled()
             server.settled()
             assert os.pread(server._file._descriptor, 1000, 0) == b"a line\n" * 10
+
+
+def test_w2_a_field_that_is_left_out_is_logged_once(kept: Config) -> None:
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [("Transfer-Encoding", "chunked"), ("Trailer", environ["PATH_INFO"])])
+        return [b"x"]
+
+    with Server(app, kept) as server, Client(server.address) as client:
+        for number in range(3):
+            answer = client.get(f"/{number}")
+            assert (answer.status, answer.body) == (200, b"x")
+        logged = server.said
+    for name in ("transfer-encoding", "trailer"):
+        assert logged.count(f"removed {name} from a response") == 1
