@@ -7,13 +7,11 @@ Runs in the application's interpreter (Python 3.9, PyPy included).
 
 from __future__ import annotations
 
-import gc
-import os
-import signal
 import sys
 from resource import RLIM_INFINITY, RLIMIT_NOFILE
 
 from stardust.base import system
+from stardust.base.pristine import gc, os, signal
 
 # The signal that makes a stuck worker write its stacks (faulthandler). A real-time one: neither
 # applications nor service managers use it.

@@ -8,11 +8,11 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from typing import Any
 
 from stardust.base import system
+from stardust.base.pristine import signal
 
 
 class Wakeup:

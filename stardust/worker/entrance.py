@@ -11,8 +11,6 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,6 +20,7 @@ from stardust.base import address as addresses
 from stardust.base import system
 from stardust.base.address import Address, Peers
 from stardust.base.errors import ClientGone
+from stardust.base.pristine import os, socket
 from stardust.ipc.handoff import Link
 from stardust.settings.table import Config
 from stardust.worker.accepting import Accepting
@@ -184,6 +183,8 @@ class Entrance:
             # accept(2) reports errors of the new connection too; they mean nothing for the listener.
             return fault.errno not in OUT_OF_DESCRIPTORS or self.short(fault)
         sock = system.bare_socket(*kind, number)
+        if socket.getdefaulttimeout() is not None:
+            sock.settimeout(None)  # the application has set it, and MSG_DONTWAIT would wait so long
         host, port = addresses.peer(peer)
         stage = GREETING if door.greetings else READING
         connection = self.welcome(sock, number, door.address, host, port, stage)

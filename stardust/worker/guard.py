@@ -21,17 +21,15 @@ pace had doubled the CPU time of a request.
 An application that computes holds the interpreter (the GIL), and gives it away every `sys.getswitchinterval`
 seconds at most: 5 ms for each system call of the guard. So while it is at work, that is made shorter.
 
-Runs in the application's interpreter too. An application may replace what `threading` and `time` hold
-(gevent does): hence the names are bound here, before it is loaded.
+Runs in the application's interpreter too.
 """
 
 from __future__ import annotations
 
-import sys
-from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
-from queue import SimpleQueue
-from time import monotonic, sleep
+from sys import getswitchinterval, setswitchinterval
+
+from stardust.base.pristine import _thread, queue, time
 
 PATIENCE = 0.02  # s; how long a turn of the loop may last before others are looked after
 TICK = 0.01  # s; between two looks at least
@@ -56,14 +54,14 @@ class Guard:
     def __init__(self, began: Callable[[], float], relieve: Callable[[float], object]) -> None:
         self._began = began
         self._relieve = relieve
-        self._bell: SimpleQueue[None] = SimpleQueue()
-        self.turn = allocate_lock()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.turn = _thread.allocate_lock()
         self.turn.acquire()
         self.asleep = True
 
     def start(self) -> None:
         """In the process that it is to guard: threads do not survive fork(2)."""
-        start_new_thread(self._run, ())
+        _thread.start_new_thread(self._run, ())
 
     def wake(self) -> None:
         """The loop's, when it has released `turn` and the guard is asleep."""
@@ -76,10 +74,10 @@ class Guard:
             if self.asleep:
                 self._bell.get()
                 late = 0.0
-            pause = until_next(monotonic() - self._began(), late)
-            due = monotonic() + pause
-            sleep(pause)
-            late = max(monotonic() - due, late / 2)
+            pause = until_next(time.monotonic() - self._began(), late)
+            due = time.monotonic() + pause
+            time.sleep(pause)
+            late = max(time.monotonic() - due, late / 2)
             began = self._began()
             if self.turn.acquire(False):
                 try:
@@ -99,12 +97,12 @@ class Guard:
             self.asleep = False
 
     def _look_after(self) -> None:
-        lasted = monotonic() - self._began()
+        lasted = time.monotonic() - self._began()
         if lasted < PATIENCE:
             return
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(_HURRY)
+        interval = getswitchinterval()
+        setswitchinterval(_HURRY)
         try:
             self._relieve(lasted)
         finally:
-            sys.setswitchinterval(interval)
+            setswitchinterval(interval)

@@ -11,12 +11,12 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 from stardust.base import system
 from stardust.base.address import Peers
+from stardust.base.pristine import select
 from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import Slot
 from stardust.logs.log import Log

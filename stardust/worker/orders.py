@@ -8,11 +8,11 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import signal
 from typing import Optional
 
 from stardust.base import system
 from stardust.base.errors import assert_never
+from stardust.base.pristine import signal
 from stardust.base.signals import Wakeup
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel

@@ -8,15 +8,12 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import faulthandler
-import os
-import signal
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional
 
 from stardust.base import process
 from stardust.base.errors import AppLoadError, Exit
+from stardust.base.pristine import faulthandler, os, signal, time
 from stardust.ipc import messages
 from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import Scoreboard

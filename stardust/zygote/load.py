@@ -23,7 +23,6 @@ import difflib
 import importlib
 import importlib.machinery
 import importlib.util
-import os
 import re
 import sys
 import traceback
@@ -33,6 +32,7 @@ from typing import Any, NamedTuple, Optional
 
 from stardust.base import system
 from stardust.base.errors import AppLoadError
+from stardust.base.pristine import os
 from stardust.zygote import paste
 from stardust.zygote.asgi import likeness
 

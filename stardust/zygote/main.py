@@ -20,17 +20,15 @@ from __future__ import annotations
 
 import grp
 import importlib
-import os
 import pwd
-import socket
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from typing import Optional
 
 from stardust.base import address, process, system
 from stardust.base.errors import AppLoadError, ChannelError, ConfigError, Exit, assert_never
+from stardust.base.pristine import os, socket, time
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel
 from stardust.ipc.handoff import Link

@@ -13,7 +13,6 @@ Runs in the application's interpreter.
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple, Optional
 
 from stardust.base import system
 from stardust.base.errors import AppLoadError
+from stardust.base.pristine import os
 
 # A module may be called paste (Paste's is): so only what looks like a file is one.
 _FORM = re.compile(r"paste:([^#]*/[^#]*|[^#]+\.ini)(?:#(.*))?", re.DOTALL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from stardust.base.errors import ClientGone
 from stardust.http1.body import LengthReader
 from stardust.worker.connection import Connection, Incoming, Terms
 from stardust.worker.life import READING, SENDING
+from stardust.wsgi import input as spools
 from stardust.wsgi.input import Spool
 
 PATIENCE = 20.0  # s; far beyond what anything takes
@@ -117,7 +117,7 @@ def test_patience_ends_and_stays_ended() -> None:
 
 def test_a_full_disk_leaves_no_hole(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes after the bytes that were lost must not be sent either."""
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: io.FileIO("/dev/full", "wb"))
+    monkeypatch.setattr(spools, "temporary_file", lambda: io.FileIO("/dev/full", "wb"))
     with pytest.raises(ClientGone, match=r"cannot be kept: .*No space left"):
         pair.connection.send(bytes(4 << 20))
     monkeypatch.undo()

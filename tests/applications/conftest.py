@@ -1,0 +1,26 @@
+"""Marks every test here as live, and lends them an interpreter with the packages of applications."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.live.conftest import gate as gate
+from tests.live.conftest import listener as listener
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.live)
+
+
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    """The interpreter that has what stands in requirements.txt."""
+    interpreter = HERE.parents[1] / ".venv" / "applications" / "bin" / "python"
+    assert interpreter.exists(), "the packages of applications are missing: make .venv/applications.stamp"
+    return interpreter
