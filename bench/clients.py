@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 CLIENTS = 32
 PERIOD = 0.05  # s; 640 requests a second in all, a fraction of what each server could answer
-PAUSE = 0.2  # s; between connecting and the first request
+SETTLING = 0.2  # s; between connecting and the first request
 LIMIT = 10.0  # s; for connecting, and for what is still out at the end
 SLACK = 0.001  # s; epoll_wait(2) sleeps whole milliseconds: the last one is spent asking the clock
 
@@ -202,7 +202,7 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 def measure(port: int, seconds: float, target: str, count: int) -> Answers:
     """`target`: what the long client asks for; "": there is none."""
-    start = time.monotonic() + PAUSE
+    start = time.monotonic() + SETTLING
     step = PERIOD / count
     many = [Client(port, "/", start + number * step, PERIOD) for number in range(count)]
     long = [Client(port, target, start, 0.0)] if target else []

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return Exit.OK
             case Action.CHECK:
                 _check_certificates(loaded)
-                print(f"stardust: {arguments.file or 'the command line'}: fine")
+                print(f"stardust: {arguments.file or 'the command line'}: no mistakes")
                 return Exit.OK
             case Action.RUN:
                 return start.run(arguments, loaded.config, notifier)
@@ -57,7 +57,7 @@ def _check_certificates(loaded: Loaded) -> None:
 
 
 def _complain(text: str, source: str) -> None:
-    """Say why nothing is run: to the journal if it listens, else to whoever typed the command."""
+    """Say why nothing is run: to the journal if it listens, else on standard error."""
     sink = find_sink(os.environ)
     if sink.journal:
         Log("supervisor", sink=sink, fields=instance(source)).error(text)

@@ -164,7 +164,8 @@ def _reload(last: Mapping[str, object]) -> str:
 
 
 def duration(seconds: object) -> str:
-    """Seconds as people say them: "0.4 s", "2 min 5 s", "3 h 12 min", "4 d 1 h"; "" for what is no number."""
+    """Seconds as people say them: "0.4 s", "2 min 5 s", "3 h 12 min", "4 d 1 h"; "" for what is not a
+    number."""
     if not isinstance(seconds, (int, float)):
         return ""
     if seconds < SECONDS_A_MINUTE:

@@ -72,10 +72,14 @@ def test_version(home: Path) -> None:
 def test_check_config(home: Path) -> None:
     file = home / "stardust.toml"
     file.write_text('app = "shop:application"\nmax-workers = 3\n')
-    assert stardust(home, "--config", str(file), "--check-config") == (0, f"stardust: {file}: fine\n", "")
+    assert stardust(home, "--config", str(file), "--check-config") == (
+        0,
+        f"stardust: {file}: no mistakes\n",
+        "",
+    )
     assert stardust(home, "shop:application", "--check-config") == (
         0,
-        "stardust: the command line: fine\n",
+        "stardust: the command line: no mistakes\n",
         "",
     )
 
@@ -177,11 +181,11 @@ def test_check_config_looks_into_certificates(home: Path) -> None:
     text = 'app = "shop:application"\nssl = true\nssl-cert-file = "{}"\nssl-key-file = "{}"\n'
     file.write_text(text.format(site.certificate, site.key))
     check = ("--config", str(file), "--check-config")
-    assert stardust(home, *check) == (0, f"stardust: {file}: fine\n", "")
+    assert stardust(home, *check) == (0, f"stardust: {file}: no mistakes\n", "")
     file.write_text(text.format(site.certificate, old.key))
     reason = f"{old.key}: this key does not belong to the certificate in {site.certificate}"
     assert stardust(home, *check) == (6, "", f"stardust: {file}:4: ssl-key-file: {reason}\n")
     file.write_text(text.format(old.certificate, old.key))
     code, out, err = stardust(home, *check)
-    assert (code, out) == (0, f"stardust: {file}: fine\n")
+    assert (code, out) == (0, f"stardust: {file}: no mistakes\n")
     assert err.startswith(f"stardust: warning: {old.certificate}: the certificate has expired on ")

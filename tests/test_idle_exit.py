@@ -152,7 +152,7 @@ class Supervisor:
                 self.see(vocabulary.Gone(number, "exit code 0"))
             case vocabulary.Close(generation):
                 self.see(vocabulary.ZygoteGone(generation))
-            case vocabulary.Leave():
+            case vocabulary.End():
                 self.left = True
 
 

@@ -23,6 +23,7 @@ UNTESTED = {
 
 # Test modules that belong to no single module.
 AT_LARGE = {
+    "test_documents": "holds the documents to what is there",
     "test_floors": "holds the package as a whole",
     "test_limits": "holds the size of files, classes and functions",
     "test_faults": "holds faults.py, by which other tests let system calls fail",

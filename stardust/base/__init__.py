@@ -1,1 +1,1 @@
-"""What has no idea of HTTP, processes or systemd: errors, records, addresses, system calls, memory."""
+"""Errors, records, addresses, system calls, memory: nothing here knows HTTP, processes or systemd."""

@@ -6,7 +6,7 @@
     /run/app.sock    ./app.sock         a UNIX socket's path; it contains a "/"
     @app                                an abstract UNIX socket (unix(7)); no file
 
-And addresses of those who connect: `peer` is one of them, `Peers` are some that are named.
+And addresses of peers: `peer` makes one of what accept() gives, `Peers` is a set of them.
 
 Pure: no name is resolved and no file looked at. `str(address)` is the canonical text, and
 `parse(str(address)) == address`. Runs in the application's interpreter too: Python 3.9.
@@ -37,7 +37,7 @@ _DOTTED_DIGITS = re.compile(r"[0-9.]+")
 _PORT = re.compile(r"[0-9]{1,5}")
 _PREFIX = re.compile(r"[0-9]{1,3}")
 
-# How `Peers` names whoever connects by a UNIX socket.
+# How `Peers` names peers that connect by a UNIX socket.
 BY_UNIX = "unix:"
 
 # Peers that are looked up once and remembered.
@@ -98,7 +98,8 @@ def peer(accepted: object) -> tuple[str, str]:
 
 
 def ip(text: str) -> IP:
-    """The IP address that `text` is; ValueError if it is none. Zones ("%eth0") are of one machine only."""
+    """The IP address in `text`; ValueError if it is not one, or has a zone ("%eth0"): that is known on one
+    machine only."""
     if "%" in text:
         raise ValueError(f"{text} has a zone")
     address = ipaddress.ip_address(text)
@@ -107,7 +108,7 @@ def ip(text: str) -> IP:
 
 
 class Peers:
-    """Those who connect from named addresses or networks, or by a UNIX socket ("unix:").
+    """A set of peers: named addresses and networks, and peers at UNIX sockets ("unix:").
 
         Peers(["192.0.2.1", "2001:db8::/32", "unix:"])
 

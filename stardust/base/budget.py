@@ -1,7 +1,7 @@
 """Memory for all that waits in a worker: bodies for the application, responses for their readers.
 
-Who gets none waits in a temporary file instead. So a crowd of slow clients costs disk, and no more memory
-than is configured. A few bytes of each are free: small bodies need no file, whoever else waits.
+What gets none waits in a temporary file instead. So a crowd of slow clients costs disk, and no more memory
+than is configured. A few bytes of each are free: a small body needs no file, however many others wait.
 
 Runs in the application's interpreter too.
 """
@@ -53,7 +53,7 @@ class Budget:
 
 
 class Share:
-    """What one of those who wait holds in memory: at most `most` bytes, FREE of them for nothing."""
+    """What one body or response holds in memory: at most `most` bytes, of which FREE are not counted."""
 
     __slots__ = ("_budget", "_taken", "held", "most")
 
@@ -86,4 +86,4 @@ class Share:
 
 
 UNLIMITED = Budget(sys.maxsize)
-"""For who is alone."""
+"""For a connection that shares with no other."""

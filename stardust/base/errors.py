@@ -7,9 +7,9 @@
     ├── ActivationError     the sockets systemd handed over cannot be used     exit 6
     ├── AppLoadError        the application cannot be loaded                   exit 3
     ├── ControlError        the control socket cannot be reached or used       exit 1
-    ├── ChannelError        a process of the server has sent what none sends
-    ├── HandoffError        what came as a connection of another worker is none
-    ├── ClaimError          a stranger's head says who the client is; the first one only, to tell of it
+    ├── ChannelError        a process of the server has sent an invalid message
+    ├── HandoffError        what came from another worker is not a valid connection
+    ├── ClaimError          a stranger's head says who the client is; the first one only, for the log
     ├── ProtocolError       a client broke HTTP; becomes a response with .status
     ├── ApplicationError    the application broke PEP 3333; becomes a 500
     └── ClientGone          the client went away, or is as good as gone; no response is possible
@@ -101,7 +101,7 @@ class HandoffError(StardustError):
 
 
 class ClaimError(StardustError):
-    """A head has a field that only a trusted proxy may send. Where nobody is to be told, it is dropped.
+    """A head has a field that only a trusted proxy may send. It is dropped where no log is to say so.
 
     `key` is as in an environ.
     """

@@ -40,7 +40,7 @@ def name_process(name: str, title: str) -> None:
     (`ps -o comm`, `top`), and `title` in the place of its command line (`ps`, `systemctl status`), as far as
     that is long.
 
-    The arguments lie in the process's own memory, and whoever asks for them is shown what is there now.
+    The arguments lie in the process's own memory, and ps(1) shows what is there now.
     """
     try:
         _put("/proc/self/comm", name.encode("ascii", "replace")[:15], 0)

@@ -1,4 +1,4 @@
-"""`dataclasses`, for whoever has to start fast and stay small: records whose methods are not written anew.
+"""`dataclasses` for processes that must start fast and stay small: all records share their methods.
 
     from stardust.base.records import dataclass, field, fields, replace
 
@@ -7,9 +7,9 @@ With the sixty records of the supervisor it was a quarter of its start and a ten
 (docs/performance.md). Here all classes share the same few methods, which walk over the names of the fields.
 Making one takes some microseconds more: these are for what is made once a decision, never once a request.
 
-Type checkers are told that this is `dataclasses`, and so check all of it. Rules:
+Type checkers take this for `dataclasses`, and so check all of it. Rules:
 
-- What is offered behaves as there, to which tests/test_records.py holds it: `frozen`, `slots`; `default`,
+- What is offered behaves as there (tests/base/test_records.py compares them): `frozen`, `slots`; `default`,
   `default_factory`, `metadata`; equality within a class, `__match_args__`, the text of `repr`.
 - What is not offered: records that inherit from records, `ClassVar`, `InitVar`, `__post_init__`, order.
 

@@ -1,7 +1,8 @@
 """Signals as something to wait for, beside all else that an event loop waits for.
 
 Python calls a handler between two instructions, wherever that is. So the handlers here do nothing: the number
-of the signal goes into a socket (`signal.set_wakeup_fd`), and whoever waits for that acts on it in its turn.
+of the signal goes into a socket (`signal.set_wakeup_fd`), and the loop that waits for that acts on it in its
+turn.
 
 Runs in the application's interpreter too.
 """

@@ -1,8 +1,8 @@
 """The system calls of the server, all of them in one place, so that a test can let any of them fail.
 
-Whoever needs one calls `system.close(descriptor)`, looked up here at that moment. So who replaces an
-attribute of this module replaces the call for the whole process (tests/faults.py does); CALLS has the names
-of all. tests/base/test_system.py holds that no module goes past this one.
+Code that needs one calls `system.close(descriptor)`, looked up here at that moment. So a test that replaces
+an attribute of this module replaces the call for the whole process (tests/faults.py does); CALLS has the
+names of all. tests/base/test_system.py holds that no module goes past this one.
 
 - Thin: a name for what Python has, which costs nothing, or the few lines that Python leaves to us.
 - They raise OSError, as Python does. What cannot fail (getpid(2), umask(2)) is not here.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # what is callable in this module is a call
 
 
 def fork() -> int:
-    """0 in the child. fork(2). As the application has patched it: who does wants to know of each child."""
+    """0 in the child. fork(2). As the application has patched it: a library that does wants to know."""
     pid: int = sys.modules["os"].fork()
     return pid
 
@@ -112,7 +112,7 @@ _ALL_SEALS = 0x0001 | 0x0002 | 0x0004 | 0x0008  # F_SEAL_SEAL, _SHRINK, _GROW, _
 
 
 def seal(descriptor: int) -> None:
-    """Let nobody change a memory file any more, nor its size (F_ADD_SEALS, fcntl(2))."""
+    """Let a memory file, and its size, never change again (F_ADD_SEALS, fcntl(2))."""
     fcntl.fcntl(descriptor, _F_ADD_SEALS, _ALL_SEALS)
 
 

@@ -1,1 +1,1 @@
-"""TOML and flags become a configuration; what is wrong with them is said."""
+"""TOML and flags become a configuration, and every mistake in them is reported."""

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration as a whole: settings that contradict each other, what is not there.
+"""What is wrong with a configuration as a whole: settings that contradict each other, files that are missing.
 
 Only this module knows single settings; the rest of the package follows the table.
 """
@@ -69,7 +69,7 @@ def _tls_contradictions(loaded: Loaded) -> Iterator[ConfigError]:
     if config.ssl_verify_mode == "none" and config.ssl_client_ca_file:
         reason = 'has no effect while ssl-verify-mode is "none"; set that to "optional" or "required"'
         yield loaded.origin("ssl-client-ca-file").error(reason)
-    # Whoever has said "ssl = false" knows. Whoever has said nothing believes that this is encrypted.
+    # "ssl = false" is meant. Without any "ssl", the certificates make it seem that this is encrypted.
     if certificates and not wanted and not any(key in loaded.origins for key in _switches_of_tls(config)):
         yield loaded.origin("ssl-cert-file").error(
             "has no effect while ssl is off; set ssl = true, here or in a [listen.NAME] table"
@@ -164,7 +164,7 @@ def _unfit(path: str, secret: bool) -> str:
 
 
 def _unknown_account(origin: Origin, name: str, what: str) -> Iterator[ConfigError]:
-    # A number needs no entry: containers run under numbers that nobody named.
+    # A number needs no entry: containers run under numbers without a name.
     if name == "" or name.isdecimal():
         return
     try:

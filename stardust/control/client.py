@@ -12,7 +12,7 @@ from stardust.base import system
 from stardust.base.errors import ControlError
 from stardust.control import trust
 
-# Nobody listens there. Other faults, such as a lacking permission, are about the right socket.
+# No server listens there. Other faults, such as a lacking permission, are about the right socket.
 ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED)
 
 
@@ -26,7 +26,7 @@ class Answer(NamedTuple):
 
 
 def connect(paths: Sequence[str], server: int | None = None) -> socket.socket:
-    """A connection to the first of `paths` where somebody listens. ControlError names what was tried.
+    """A connection to the first of `paths` where a server listens. ControlError names what was tried.
 
     `server`: the only process that is believed, None for any. The directory of a service's socket belongs to
     the user of the application, who may have put a socket of its own there.
@@ -61,7 +61,7 @@ def ask(
     `until_gone`: after a good verdict also wait until the server has closed the connection, which it does at
     its very end. Waits without a limit: how long a reload may take is the server's to say.
 
-    Raises ControlError if the server leaves before its verdict, or says what is none.
+    Raises ControlError if the server leaves before its verdict, or says something else than a verdict.
     """
     with sock, sock.makefile("rb") as lines:
         try:

@@ -53,7 +53,7 @@ class Client:
     def receive(self) -> str | None:
         """The command, once; None if there is more to come. Call it when the socket is readable.
 
-        Raises ControlError: the client left, or sent what is no command, or more than one. `finish` tells it.
+        Raises ControlError: the client left, or sent an unknown command, or more than one. `finish` tells it.
         """
         try:
             data = self._socket.recv(COMMAND_BYTES)
@@ -150,7 +150,7 @@ class Control:
         return self._socket.fileno()
 
     def accept(self) -> Client | None:
-        """The next client, None if none waits. ControlError: one was refused, told so, and cut off."""
+        """The next client, None if none waits. ControlError: one was refused, with an answer, and cut off."""
         try:
             sock, _ = system.accept(self._socket)
         except (BlockingIOError, ConnectionAbortedError):

@@ -1,8 +1,10 @@
-"""Who may command the supervisor. The application may not, although it often runs as the same user.
+"""Which processes may command the supervisor. The application may not, although it often runs as the same
+user.
 
 The border: root may; the supervisor's own user may, unless the asking process descends from the supervisor.
 The supervisor is the subreaper of all it starts (PR_SET_CHILD_SUBREAPER), so an orphan of the application is
-handed up to the supervisor, never past it: a descendant stays one. What cannot be told is refused.
+handed up to the supervisor, never past it: a descendant stays one. A process is refused if that cannot be
+found out.
 
 This keeps an application from stopping or reloading its own server, also by mistake. It is no sandbox: code
 that makes another service start a program for it (cron, a user's service manager) is outside of this border.

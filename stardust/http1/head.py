@@ -128,8 +128,8 @@ def _nothing(key: str) -> bool:
 class HeadReader:
     """Reads heads, those of all connections. Owns the table of known field lines; one for each thread.
 
-    `unheard(key)` says which fields are dropped besides those that nobody may send (see `field`); it is asked
-    only about lines that the table does not have.
+    `unheard(key)` says which fields are dropped besides those that no client may send (see `field`); it is
+    asked only about lines that the table does not have.
     """
 
     __slots__ = ("_field", "_limits")
@@ -141,7 +141,7 @@ class HeadReader:
         *,
         refuse_underscores: bool = False,
     ) -> None:
-        """`refuse_underscores`: a name with one is a 400, where it else is a field that nobody sees."""
+        """`refuse_underscores`: a name with one is a 400, where it else is dropped."""
         self._limits = limits
         self._field = (StrictFieldTable if refuse_underscores else FieldTable)(unheard).__getitem__
 
@@ -361,7 +361,7 @@ def framing(fields: Mapping[str, str], recent: bool) -> int:
     if "HTTP_TRANSFER_ENCODING" not in fields:
         return int(fields["CONTENT_LENGTH"])
     # "A server MAY reject a request that contains both Content-Length and Transfer-Encoding"  RFC 9112 6.1.
-    # No client means it; who smuggles requests does.
+    # No client means it; only an attacker who smuggles requests does.
     if "CONTENT_LENGTH" in fields:
         raise ProtocolError(400, "Content-Length beside Transfer-Encoding")
     # "A server or client that receives an HTTP/1.0 message containing a Transfer-Encoding header field MUST
@@ -433,7 +433,7 @@ def check_transfer_encoding(value: str) -> None:
 
 
 def check_connection(value: str) -> None:
-    """Refuses what is no list of tokens (RFC 9110 7.6.1); empty elements may be in it (5.6.1.2)."""
+    """Refuses what is not a list of tokens (RFC 9110 7.6.1); empty elements may be in it (5.6.1.2)."""
     for option in value.split(","):
         option = option.strip(grammar.BLANKS)
         if option and not grammar.TOKEN.fullmatch(option):

@@ -1,4 +1,4 @@
-"""The header of the PROXY protocol, versions 1 and 2: who the client is, said by a proxy before all else.
+"""The header of the PROXY protocol, versions 1 and 2: a proxy says who its client is, before all else.
 
 The specification is HAProxy's doc/proxy-protocol.txt; its sections are quoted where a rule is obeyed.
 
@@ -7,7 +7,7 @@ The specification is HAProxy's doc/proxy-protocol.txt; its sections are quoted w
 
 Rules:
 - Any cut of the same bytes gives the same answer, a refusal included; work is linear in the bytes.
-- `read` says how many bytes belong to the header. Whoever reads takes those and no more: what follows is
+- `read` says how many bytes belong to the header. The caller takes those and no more: what follows is
   the client's, TLS or HTTP.
 - What does not tell an address (UNKNOWN, LOCAL, UNIX sockets) is no refusal: the connection's own stays.
 - TLVs are held to their form and ignored, but for the checksum, which is verified.
@@ -69,7 +69,7 @@ class Header(NamedTuple):
 def read(buffer: Union[bytes, bytearray]) -> Optional[Header]:
     """The header that `buffer` begins with; None if it has not ended yet. What follows is not looked at.
 
-    Raises ProtocolError for a header that is not valid, and for the beginning of what is none.
+    Raises ProtocolError for a header that is not valid, and for bytes that cannot begin one.
     """
     if buffer.startswith(_LINE_BEGINS):
         return _line(buffer)
@@ -143,7 +143,7 @@ def _block(buffer: Union[bytes, bytearray]) -> Optional[Header]:
 
 
 def _client(header: bytes, family: int) -> Optional[Client]:
-    """Who is named in a whole `header` of this family."""
+    """The client in a whole `header` of this family."""
     block = _BLOCKS[family]
     if len(header) < _FIXED.size + block.size:
         raise _refusal("its PROXY header is too short for its addresses")
@@ -155,7 +155,7 @@ def _client(header: bytes, family: int) -> Optional[Client]:
 
 
 def _check_values(header: bytes, position: int) -> None:
-    """Refuses what is no series of TLVs from `position` to the end, and a checksum that is wrong."""
+    """Refuses what is not a series of TLVs from `position` to the end, and a checksum that is wrong."""
     checksums = []
     while position < len(header):
         if len(header) - position < _TLV.size:

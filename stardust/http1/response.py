@@ -212,7 +212,7 @@ class ResponseWriter:
         return Opening(b"".join(lines), code, body, persistent), kept
 
     def _leave_out(self, headers: Sequence[tuple[str, str]]) -> None:
-        """Tell which of them are left out, if nobody was told yet."""
+        """Warn once of those that are left out."""
         for name in sorted({characters(pair[0]).lower() for pair in headers} & HOP_BY_HOP - self._left_out):
             self._left_out.add(name)
             self._tell(name)
@@ -338,7 +338,7 @@ def encoded(pair: tuple[str, str]) -> Line:
             f"header {name[:64]}: its value has a control character, or one outside latin-1"
         )
     lower = name.lower()
-    # Of a subclass, nobody knows what it will be equal to.
+    # A subclass could be equal to anything.
     plain = type(pair) is tuple and type(pair[0]) is type(pair[1]) is str
     kept = plain and len(name) + len(value) <= KEPT_CHARACTERS and lower not in UNKEPT
     line = b"%b: %b\r\n" % (name.encode("latin-1"), value.encode("latin-1"))

@@ -1,8 +1,7 @@
 """The link between two processes of the server: whole messages, descriptors with them, end of file.
 
-A channel is one end of a SEQPACKET socketpair (unix(7)). What goes over it stands in `messages.py`, and each
-end hears only what is meant for its side. End of file means that the other side is gone; nobody polls for
-that.
+A channel is one end of a SEQPACKET socketpair (unix(7)). `messages.py` has what goes over it, and each end
+hears only what is meant for its side. End of file means that the other side is gone; epoll reports it.
 
 Runs in the application's interpreter too.
 """
@@ -64,7 +63,7 @@ class Channel(Generic[Heard, Said]):
     def receive(self) -> Optional[Heard]:
         """The next message, whose descriptors are ours from now on, or None at the end of file.
 
-        Raises BlockingIOError when there is none yet, and ChannelError for one that this side does not know;
+        Raises BlockingIOError if none has come yet, and ChannelError for one that this side does not know;
         what came with it is closed then. Descriptors are closed on exec: what the application starts must not
         hold a listener or a channel.
         """

@@ -1,29 +1,29 @@
 """Connections on their way from one worker to another, of whatever generation.
 
 One SEQPACKET socketpair (unix(7)) for the whole server: the supervisor makes it, every worker holds both
-ends. Who has a connection that somebody else could serve sooner writes it at one end; the other end stands
-beside the listeners of every worker that is free, and the kernel gives each message to one of them. Nobody
-addresses anybody: a connection goes to whoever is free first, and waits in the socketpair until then.
+ends. A worker whose connection could be served sooner elsewhere writes it at one end. Every worker that is
+free watches the other end beside its listeners, and the kernel gives each message to one of them. A message
+has no address: the first free worker takes it, and until then it waits in the socketpair.
 
 The shelf is a second one, by which idle connections leave the server when it stops (supervisor/custody.py).
 
-A message is one connection, or a nudge: "somebody look at the listeners". What a connection is made of:
+A message is one connection, or a nudge: "look at the listeners". What a connection is made of:
 
     its descriptor                        SCM_RIGHTS
     the listener that accepted it         the address; by it the receiver finds what holds for it
     the peer                              what REMOTE_ADDR and REMOTE_PORT say
     requests it has carried               for max-keepalive-reqs
-    when its request and its wait began   monotonic seconds; who has waited too long goes no further
+    when its request and its wait began   monotonic seconds; one that waited too long goes no further
     what came of its next request         at most MOST_DATA bytes, as they came
 
 Rules:
 - Nothing waits. A full socketpair, or too many descriptors in flight (ETOOMANYREFS), and the connection stays
   with its worker, which tries again or serves it.
-- A connection is the sender's until it was sent, and the receiver's from then on. What lies between them has
-  no worker that could die: the supervisor keeps both ends open.
-- A message is believed when it could be one: a worker that was taken over can send anything, and must not
-  bring down another one with it. Its first bytes say which format it has, for workers of two versions meet
-  when a reload follows an upgrade.
+- A connection is the sender's until it was sent, and the receiver's once it is taken. In between no death of
+  a worker can lose it: the supervisor keeps both ends open.
+- The receiver checks every part of a message: a worker that was taken over can send anything, and must not
+  bring down another one with it. The first bytes say which format it has, because workers of two versions
+  meet when a reload follows an upgrade.
 
 Runs in the application's interpreter too.
 """
@@ -57,7 +57,7 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
 class Passage(NamedTuple):
     """A connection without its descriptor. `began` is 0 if nothing came of its next request; `since` is when
-    the wait began that it is in."""
+    its present wait began."""
 
     listener: Address
     host: str
@@ -99,11 +99,11 @@ class Link:
         return self._send(encode(passage), descriptor)
 
     def untaken(self) -> bool:
-        """Whether something that was given waits still: then nobody is free."""
+        """Whether a message that was given still waits: then no worker is free."""
         return system.unacknowledged(self._writer.fileno()) > 0
 
     def nudge(self) -> None:
-        """Have somebody who is free look at the listeners. If it cannot go, then nobody is free."""
+        """Have a free worker look at the listeners. If the nudge finds no room, no worker is free."""
         self._send(_NUDGE)
 
     def take(self) -> Optional[tuple[socket.SocketType, Passage]]:

@@ -2,14 +2,14 @@
 
 A message is a record. On the wire it is one JSON object, of its "kind", which is the name of the class, and
 its fields. A field that is a `Descriptor` travels beside it (SCM_RIGHTS, unix(7)), and the object has its
-place in the row; whoever receives the message owns it.
+place in the row; the receiver owns it.
 
 A `Side` knows what it may hear, and takes nothing else: zygote and workers run the application, and the
-supervisor must survive whatever that does. Beside their types it holds numbers to what the system calls take
-that they are meant for.
+supervisor must survive whatever that does. It checks types, and that numbers are in the range of the system
+calls that they are meant for.
 
-A message is added as a class here and in the unions of those who hear it; mypy then names every place that
-has to handle it. Records, not named tuples: two messages without a field, as tuples, would be equal.
+A message is added as a class here and in the unions of the sides that hear it; mypy then names every place
+that has to handle it. Records, not named tuples: two messages without a field, as tuples, would be equal.
 
 Pure. Runs in the application's interpreter too: Python 3.9.
 """
@@ -72,7 +72,7 @@ class Generation:
 
     `config` is that of `settings.dump`; `journal` and `stamped` are the log's `Sink`. `link` leads from
     worker to worker, `shelf` to the next start of the server; without them it serves by itself, alone.
-    `access_log` is None if there is none.
+    `access_log` is None without an access log.
     """
 
     number: int
@@ -171,7 +171,7 @@ class Retire:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Leave; nobody follows."""
+    """Leave; no worker follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +201,12 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """It takes nothing new, whoever asked for that."""
+    """It takes nothing new: by order, or because it reached its own limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """What it holds in this pause, and since when (monotonic seconds) it has held nothing, if it does."""
+    """What it holds in this pause, and if that is nothing, since when (monotonic seconds)."""
 
     pause: int
     connections: int
@@ -231,7 +231,8 @@ class Side(Generic[Heard, Said]):
         self.kinds = {kind.__name__: kind for kind in get_args(heard)}
 
     def decode(self, data: bytes, descriptors: Sequence[int]) -> Heard:
-        """The message of `data` and what came with it. Raises ChannelError; then nobody owns that yet."""
+        """The message of `data` and what came with it. Raises ChannelError; then the descriptors
+        are still the caller's."""
         try:
             content = json.loads(data, parse_constant=_refuse)
             if type(content) is not dict:
@@ -261,7 +262,7 @@ _PLAIN: dict[Any, tuple[type, Callable[[Any], bool]]] = {
     float: (float, math.isfinite),
     Status: (int, lambda status: 0 <= status <= 0xFFFF and status & 0x7F != 0x7F),  # else it was stopped
 }
-"""What JSON has itself: the type it must be of, exactly (a bool is no int), and whether it can be right."""
+"""What JSON has itself: the type it must be of, exactly (a bool is not an int), and its range."""
 
 
 def encode(message: object) -> tuple[bytes, list[int]]:
@@ -314,7 +315,7 @@ def _fields(kind: type) -> dict[str, Any]:
 
 
 def _refuse(value: object) -> NoReturn:
-    """Above all NaN and Infinity, which are no JSON (RFC 8259 6), and no moment that could be compared."""
+    """Above all NaN and Infinity, which are not JSON (RFC 8259 6), and cannot be compared as moments."""
     raise ValueError(value)
 
 

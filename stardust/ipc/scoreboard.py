@@ -1,14 +1,16 @@
-"""One shared memory that every worker writes its own slot of, and others read: who is doing what.
+"""Shared memory that says what each worker is doing: a worker writes its own slot, the others read it.
 
 The supervisor makes it (memfd_create(2)) and every process of every generation maps it. A slot has one
-writer, the worker that was forked into it; only its dismissal is the supervisor's. A reader may see a
-half-written text, never a half-written number: all are aligned words of 8 bytes, and put there in one piece.
+writer, the worker that was forked into it; only the word "retired" is written by the supervisor. A reader may
+see a half-written text, never a half-written number: all are aligned words of 8 bytes, written in one piece.
 (`pack_into` would not do: it clears the place first.) Times are seconds of the monotonic clock.
 
-The first bytes of the header tell workers whether a successor could be forked: one that has reached its
-own limit goes on serving while there is nobody to replace it; whether the whole server stops: then nobody
-follows who could take over a connection, unless they are stored for its next start; and how many slots were
-ever used.
+The header tells workers
+
+- whether a successor could be forked: a worker that has reached its own limit goes on serving if not;
+- whether the whole server stops: then no worker follows that could take over a connection;
+- whether idle connections are then stored for the next start;
+- how many slots were ever used.
 
 Runs in the application's interpreter too.
 """
@@ -27,17 +29,17 @@ _SLOT = 512
 _COUNT = struct.Struct("q")
 _COUNT_AT = 8
 
-# A slot: process id and generation; heartbeat; dismissal; then what every request writes, in two parts that
-# overlap in the middle, so that beginning and end of a request are one store each (some 0.2 µs).
+# A slot: process id and generation; heartbeat; retired or not; then what every request writes. That is in two
+# parts that overlap in the middle, so that beginning and end of a request are one store each (some 0.2 µs).
 _BORN = struct.Struct("qq")
 _HEARTBEAT = struct.Struct("d")
-_DISMISSED = struct.Struct("q")
+_RETIRED = struct.Struct("q")
 _IDLE = struct.Struct("qqqqdd")  # requests, connections | state, running, since, deadline
 _COUNTS = struct.Struct("qq")  # requests, connections
 _BUSY = struct.Struct("qqddq256s")  # state, running, since, deadline | length and bytes of the text
 _HEARTBEAT_AT = _BORN.size
-_DISMISSED_AT = _HEARTBEAT_AT + _HEARTBEAT.size
-_IDLE_AT = _DISMISSED_AT + _DISMISSED.size
+_RETIRED_AT = _HEARTBEAT_AT + _HEARTBEAT.size
+_IDLE_AT = _RETIRED_AT + _RETIRED.size
 _BUSY_AT = _IDLE_AT + _COUNTS.size
 _IDLE_END = _IDLE_AT + _IDLE.size
 _BUSY_END = _BUSY_AT + _BUSY.size
@@ -89,8 +91,8 @@ class Scoreboard:
         return self.slot(number).read()
 
     def served(self, since: float, without: int) -> dict[int, int]:
-        """By slot, the number of requests that each worker has served which is idle, or was at `since`: all
-        but the worker in the slot `without`."""
+        """By slot, how many requests each worker has served that is idle now, or was idle at `since`. The
+        worker in the slot `without` is left out."""
         served = {}
         [count] = _COUNT.unpack_from(self._map, _COUNT_AT)
         for number in range(min(count, SLOTS)):
@@ -100,12 +102,12 @@ class Scoreboard:
                 served[number] = requests
         return served
 
-    def dismiss(self, number: int) -> None:
+    def retire(self, number: int) -> None:
         """From now on the worker in this slot accepts nothing, whatever it is doing when the order comes."""
-        _DISMISSED.pack_into(self._slot_bytes(number), _DISMISSED_AT, 1)
+        _RETIRED.pack_into(self._slot_bytes(number), _RETIRED_AT, 1)
 
     def clear(self, number: int) -> None:
-        """Forget who had the slot: before a worker is forked into it, and after one is gone."""
+        """Forget the worker that had the slot: before one is forked into it, and after it is gone."""
         [count] = _COUNT.unpack_from(self._map, _COUNT_AT)
         self._map[_COUNT_AT : _COUNT_AT + _COUNT.size] = _COUNT.pack(max(count, number + 1))
         self._slot_bytes(number)[:] = bytes(_SLOT)
@@ -121,7 +123,7 @@ class Scoreboard:
 
     @property
     def stopping(self) -> bool:
-        """Whether all workers are to leave, and nobody follows them."""
+        """Whether all workers are to leave, and none follows them."""
         return self._map[1] == 1
 
     @stopping.setter
@@ -168,13 +170,13 @@ class Slot:
         self._bytes[_BUSY_AT:_BUSY_END] = _BUSY.pack(BUSY, running, since, deadline, len(text), text)
 
     @property
-    def dismissed(self) -> bool:
+    def retired(self) -> bool:
         """Whether the supervisor wants no more connections to be accepted here."""
-        return self._bytes[_DISMISSED_AT] != 0
+        return self._bytes[_RETIRED_AT] != 0
 
     def beat(self, now: float) -> None:
         """The loop turns."""
-        self._bytes[_HEARTBEAT_AT:_DISMISSED_AT] = _HEARTBEAT.pack(now)
+        self._bytes[_HEARTBEAT_AT:_RETIRED_AT] = _HEARTBEAT.pack(now)
 
     def read(self) -> Entry:
         pid, generation = _BORN.unpack_from(self._bytes)

@@ -1,4 +1,4 @@
-"""A socket that listens at an address, and nobody else's: bound, or refused with what would help.
+"""A socket that listens at an address, alone: bound, or refused with what would help.
 
 Rules:
 - Nothing is visible before it is complete: a UNIX socket is bound under a temporary name, owned, permitted,
@@ -32,11 +32,11 @@ DEFAULT_MODE = 0o660
 # The kernel or the machine is without IPv6: socket() and bind() say so differently.
 NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
-_DEFER = 5  # s; as the examples of units have it. After that, who is silent is accepted all the same
+_DEFER = 5  # s; as the examples of units have it. After that, a silent client is accepted all the same
 
 
 class FileId(NamedTuple):
-    """Which file a socket was bound to: the same path may later be somebody else's."""
+    """Which file a socket was bound to: the same path may later be another process's."""
 
     device: int
     inode: int
@@ -99,7 +99,8 @@ def _bound(
             # A restart must not wait for the connections of the last run to leave TIME_WAIT.
             system.setsockopt(sock, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             no_delay(sock)
-            # Nobody is woken for a client that has said nothing yet (tcp(7)). What is accepted can be read.
+            # No worker is woken for a client that has said nothing yet (tcp(7)). What is accepted can be
+            # read.
             system.setsockopt(sock, socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _DEFER)
         system.bind(sock, where)
     except BaseException:
@@ -109,7 +110,8 @@ def _bound(
 
 
 def _listen(sock: socket.socket, backlog: int) -> None:
-    """SO_REUSEADDR lets two sockets bind one address, as long as none listens: the second is told here."""
+    """SO_REUSEADDR lets two sockets bind one address, as long as none listens: here the second gets its
+    error."""
     try:
         system.listen(sock, backlog)
     except BaseException:
@@ -131,8 +133,8 @@ def bind_path(
 ) -> tuple[socket.socket, FileId]:
     """A socket that listens at `path`, and which file it made; `uid` and `gid` -1 leave the process's own.
 
-    A stale file there (a socket on which nobody listens) is replaced in one step. Raises ListenError for a
-    live one, for anything else that is there, and for whatever the system refuses.
+    A stale file there (a socket on which no process listens) is replaced in one step. Raises ListenError for
+    a live one, for anything else that is there, and for whatever the system refuses.
     """
     # With the process id no two servers share it; beside the path, since rename(2) stays on one file system.
     temporary = f"{path}.{os.getpid():x}"
@@ -203,7 +205,7 @@ def _number(name: str, look_up: Callable[[str], int]) -> int:
 
 
 def permit(path: str, mode: int, uid: int, gid: int) -> None:
-    """Owner first: until the mode follows, nobody but the owner may connect."""
+    """Owner first: until the mode follows, only the owner may connect."""
     try:
         if (uid, gid) != (-1, -1):
             system.chown(path, uid, gid)

@@ -54,7 +54,7 @@ class Keeper:
         """Close a listener for good.
 
         systemd closes its duplicate when it comes to it. Until then the address would be taken, and
-        connections would wait for nobody: hence the shutdown.
+        connections would wait in vain: hence the shutdown.
         """
         if each.label not in self._kept:
             listener.close(each)
@@ -65,7 +65,7 @@ class Keeper:
         self._kept.remove(each.label)
         self._notifier.release(each.label)
 
-    def leave(self, each: Listener) -> None:
+    def spare(self, each: Listener) -> None:
         """Close a listener because the server ends; what systemd keeps stays as it is."""
         if each.label in self._kept:
             each.socket.close()

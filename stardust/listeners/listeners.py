@@ -146,10 +146,10 @@ def _returned(fd: int, label: str, stored: Stored) -> Listener:
     sock = system.new_socket(fileno=fd)
     file = None if stored.file is None else FileId(*stored.file)
     table = Listen(name="", address=stored.address)
-    return Listener("", sock, _told_port(stored.address, sock), False, table, file, label)
+    return Listener("", sock, _with_real_port(stored.address, sock), False, table, file, label)
 
 
-def _told_port(address: Address, sock: socket.socket) -> Address:
+def _with_real_port(address: Address, sock: socket.socket) -> Address:
     """The address with the port that a TCP socket really has."""
     return address._replace(port=sock.getsockname()[1]) if address.kind == TCP else address
 
@@ -200,4 +200,4 @@ def _bind(table: Listen, config: Config) -> Listener:
         else:
             sock = binding.bind_address(address, ipv6=config.ipv6, backlog=config.backlog)
     stored = Stored(system.fstat(sock.fileno()).st_ino, config.ipv6, file, address)
-    return Listener(table.name, sock, _told_port(address, sock), False, table, file, store.name(stored))
+    return Listener(table.name, sock, _with_real_port(address, sock), False, table, file, store.name(stored))

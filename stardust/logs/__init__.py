@@ -1,1 +1,1 @@
-"""What is told, and where it goes: events, journal, server log, access log."""
+"""What is logged, and where it goes: events, journal, server log, access log."""

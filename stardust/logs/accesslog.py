@@ -31,7 +31,7 @@ _SHORT = {"\b": r"\b", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\v": r"\v", "\\":
 
 
 class Record(NamedTuple):
-    """What is worth telling about one exchange. Text is latin-1, as it came; "" is what is not known.
+    """What is worth a line about one exchange. Text is latin-1, as it came; "" is what is not known.
 
     `when`: seconds since the epoch at the request's first byte. `duration`: seconds from there to the
     response's end. `peer`: the client's address, "" on a UNIX socket. `status`: 0 if no response was sent.

@@ -50,7 +50,7 @@ def _assigned(name: bytes, value: bytes) -> bytes:
 
 
 def send(path: str, record: bytes) -> bool:
-    """Send `record` to the journal's socket at `path`. False: nobody takes it there, say it elsewhere.
+    """Send `record` to the journal's socket at `path`. False: no journal takes it there, so log it elsewhere.
 
     True as well when the journal's queue is full and the record is lost: whoever wrote to a stream instead
     would wait for the same journal.
@@ -72,7 +72,7 @@ def send(path: str, record: bytes) -> bool:
 
 
 def _send_as_memory(sock: socket.socket, path: str, record: bytes) -> None:
-    """An empty datagram with the descriptor of a memfd that nobody can change any more."""
+    """An empty datagram with the descriptor of a memfd that cannot be changed any more."""
     memory = system.memfd_create("stardust-record", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         files.write_all(memory, record)

@@ -1,4 +1,4 @@
-"""The server's own log: one object, passed to whoever has something to say.
+"""The server's own log: one object, passed to all code that has something to say.
 
 Not the standard library's `logging`: applications configure that as they like, and many silence every
 logger that they do not know. Under systemd a message is one record of the journal (`journal.py`), with its
@@ -127,8 +127,8 @@ class Log:
 class Seldom:
     """For what clients can cause as often as they like: of each kind, one message a second.
 
-    What is held back is counted, and told of when the second is over, with the last of it: the owner calls
-    `catch_up` at the moment that `next` says, so nothing is forgotten and nobody polls.
+    What is held back is counted. When the second is over, the last text is logged with the count: the owner
+    calls `catch_up` at the moment that `next` says, so nothing is forgotten and nothing polls.
     """
 
     __slots__ = ("_kinds", "_log")

@@ -24,7 +24,7 @@ _PIECE = 4096
 
 
 class LogFile:
-    """A log that somebody else opened. `dropped` counts the lines that were lost since the last report."""
+    """A log that is open already. `dropped` counts the lines that were lost since the last report."""
 
     __slots__ = ("_broken", "_descriptor", "_lines", "_log", "_poll", "_waiting", "dropped")
 

@@ -182,7 +182,7 @@ def _variable_value(value: object) -> str:
 
 
 def _read_mode(value: object) -> Optional[int]:
-    # Only text: of a TOML number nobody can tell any more whether 660 was meant as octal.
+    # Only text: a TOML number 660 does not say whether it was meant as octal.
     if value == "":
         return None
     match = _OCTAL.fullmatch(value) if isinstance(value, str) else None

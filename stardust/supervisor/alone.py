@@ -1,6 +1,7 @@
 """Without a pool (`max-workers = 0`): one process, which becomes the application's interpreter and serves.
 
-It is told what a zygote is told, by a channel whose other end it holds itself. Nobody watches over it.
+It gets the first message of a zygote, through a channel whose other end it holds itself. No supervisor
+watches over it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def serve(config: Config, listeners: Sequence[Listener], notifier: Notifier, log
     ours, theirs = pair()
     message = generation.first_message(Scoreboard.create(), log.sink, ())
     Channel(ours, messages.SUPERVISOR_OF_ZYGOTE).send(message)
-    ours.set_inheritable(True)  # the other end would read end of file if nobody held this one
+    ours.set_inheritable(True)  # else the other end would read end of file
     environ = application_environment(config, os.environ)
     for each in generation.listeners:
         print(f"stardust: one process, no workers: {each.name} {each.address}", file=sys.stderr)

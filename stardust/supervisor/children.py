@@ -1,8 +1,8 @@
 """Workers as processes: the one book of them. Forked, ordered, heard, buried.
 
-What is decided about a worker stands in the state; what is needed to reach it stands here, under the same
-number. The two cannot drift apart: `fork` is how the shell carries out that action, when the state has the
-worker already, and after whatever was seen, `reconcile` lets go of those that the state has no longer.
+The state has what is decided about a worker; the book has what is needed to reach it, under the same number.
+The two cannot drift apart: `fork` carries out an action of which the state knows already, and after each
+event `reconcile` lets go of workers that the state has forgotten.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stardust.supervisor.host import Host
 from stardust.supervisor.state import Phase, members, target
 
 _AT_WORK = (Phase.STARTING, Phase.READY, Phase.STUCK, Phase.CONDEMNED, Phase.DOOMED)
-"""Nobody asked it to end."""
+"""Phases of a worker that was not asked to end."""
 
 _NO_STACKS = "It wrote no stacks: it is stopped, or hangs in the kernel."
 
@@ -35,7 +35,7 @@ WorkerChannel = Channel[messages.FromWorker, messages.ToWorker]
 
 @dataclass(slots=True)
 class Child:
-    """A worker as a process. `pid` and `pidfd` are known when its zygote has told them.
+    """A worker as a process. `pid` and `pidfd` are known when its zygote has said so.
 
     `stacks` is the memory that it writes its stacks to when it is asked: once it is `stuck`, and then this
     says why, and in which `request`.
@@ -60,7 +60,7 @@ class Child:
 
 
 class Children:
-    """The book of them, by number. `progress` is told how far the coming generation is."""
+    """The book of them, by number. `progress` is called with a text: how far the coming generation is."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Children:
         return [child for child in self.book.values() if child.generation == generation]
 
     def reconcile(self) -> None:
-        """Let go of those that the state does not know any more."""
+        """Let go of those that the state has forgotten."""
         for number in self.book.keys() - self._host.state.workers.keys():
             child = self.book.pop(number)
             self._host.unwatch(child.channel.fileno())
@@ -109,18 +109,18 @@ class Children:
         self._host.watch(channel.fileno(), lambda: self._speaks(child))
 
     def _order(self, child: Child, order: messages.Fork | messages.Reap) -> bool:
-        """Tell a child's zygote what it has to answer. False if there is none, or it takes no more."""
+        """Order a child's zygote to do something. False if the zygote is gone, or takes no more."""
         channel = self._generations.book[child.generation].channel
         return channel is not None and channel.send(order)
 
     def retire(self, number: int, *, final: bool) -> None:
-        """The flag first: a busy worker reads its orders only when it has accepted the next connection."""
+        """The scoreboard first: a busy worker accepts once more before it reads its messages."""
         child = self.book[number]
-        self._scoreboard.dismiss(child.slot)
+        self._scoreboard.retire(child.slot)
         child.channel.send(messages.Stop() if final else messages.Retire())
 
     def dump(self, number: int, why: str) -> None:
-        """It is told of when it is killed, a moment later and with its stacks."""
+        """Have it write its stacks. The log gets them when it is killed, a moment later."""
         child = self.book[number]
         child.stuck, child.request = why, _request(self._scoreboard.read(child.slot))
         if child.pidfd is not None:
@@ -159,7 +159,7 @@ class Children:
     def _speaks(self, child: Child) -> None:
         self._hear(child)
         if child.channel.at_end:
-            # It ends, or the application closed all of its descriptors: its pidfd will tell.
+            # It ends, or the application closed all of its descriptors: its pidfd will say which.
             self._host.unwatch(child.channel.fileno())
 
     def _hear(self, child: Child) -> None:
@@ -195,7 +195,7 @@ class Children:
             self._progress(f"generation {child.generation}: {ready}/{target(state)} workers ready")
 
     def _have_others_look(self) -> None:
-        """A listener wakes one worker (EPOLLEXCLUSIVE): the one that has just left may have been the one."""
+        """A listener wakes only one worker (EPOLLEXCLUSIVE), and that may be the one that has just left."""
         if any(worker.phase is Phase.READY for worker in self._host.state.workers.values()):
             self._link.nudge()
 
@@ -220,7 +220,7 @@ class Children:
                 assert_never(message)
 
     def orphaned(self, child: Child) -> None:
-        """Its zygote died. If that had not told the worker's process id, the scoreboard may know it."""
+        """Its zygote died. If that had not said the worker's process id, the scoreboard may know it."""
         if not child.pid:
             pid = self._scoreboard.read(child.slot).pid
             if pid:

@@ -1,4 +1,4 @@
-"""Who has come to the control socket, what they want, and who waits for what.
+"""Clients of the control socket: what they ask for, and which of them wait for what.
 
 A client that asked for a reload waits for the verdict: of the one that its request began, or, if one was
 under way, of the next. A client that asked for a stop waits until the supervisor is gone.
@@ -16,8 +16,8 @@ from stardust.supervisor.state import Outcome, Stop
 
 
 class Clients:
-    """Those of one control socket; None if there is none, and then nobody comes. `status`: all there is to
-    know, for one that asks."""
+    """Those of `control`, which is None without a control socket. `status` returns all there is to know, for
+    a client that asks."""
 
     def __init__(self, control: Control | None, host: Host, status: Callable[[], dict[str, object]]) -> None:
         self._control = control
@@ -30,7 +30,7 @@ class Clients:
             host.watch(control.fileno(), self._accept)
 
     def progress(self, text: str) -> None:
-        """Tell those who wait for the reload under way."""
+        """Tell the clients that wait for the present reload."""
         for client in self._waiting:
             client.progress(text)
 
@@ -39,11 +39,11 @@ class Clients:
         reason = outcome.reason or f"generation {outcome.generation} serves"
         for client in self._waiting:
             client.finish(outcome.ok, reason, outcome.detail)
-            self._dismiss(client)
+            self._release(client)
         self._waiting, self._waiting_next = self._waiting_next, []
 
     def close(self) -> None:
-        """The supervisor leaves: the last word to everybody. End of file comes with its end."""
+        """The supervisor ends: the last word to everybody. The end of its process closes their sockets."""
         if self._control is not None:
             self._control.close()
         for client in [*self._waiting, *self._waiting_next]:
@@ -70,10 +70,10 @@ class Clients:
         match command:
             case "status":
                 client.finish(True, "", data=self._status())
-                self._dismiss(client)
+                self._release(client)
             case "stop":
                 self._stopping.append(client)
-                # Who asks for what is under way already is not impatient, as one who signals twice is.
+                # To ask for a stop twice is not to be impatient, as a second signal is.
                 if self._host.state.stop is Stop.NO:
                     self._host.see(vocabulary.StopAsked())
             case "reload":
@@ -83,10 +83,10 @@ class Clients:
         state = self._host.state
         if state.stop is not Stop.NO:
             client.finish(False, "the server is stopping")
-            self._dismiss(client)
+            self._release(client)
             return
         if state.asked or state.verdict is not None:
-            client.progress("waiting for the reload that is under way")
+            client.progress("waiting for the current reload to finish")
             self._waiting_next.append(client)
         else:
             self._waiting.append(client)
@@ -99,11 +99,11 @@ class Clients:
         for queue in (self._waiting, self._waiting_next, self._stopping):
             if client in queue:
                 queue.remove(client)
-        self._dismiss(client)
+        self._release(client)
         if waited and not self._waiting:
             # systemd killed `stardustctl reload` at its time limit, and now says that the reload failed.
             self._host.see(vocabulary.ReloadAbandoned())
 
-    def _dismiss(self, client: Client) -> None:
+    def _release(self, client: Client) -> None:
         self._host.unwatch(client.fileno())
         client.close()

@@ -1,13 +1,13 @@
 """When idle connections cross a restart: the pure core of `store-connections`. `custody.py` carries them.
 
-    LEFT ─ it serves ─▶ HANDING ─ all handed on ─▶ NONE          the start
-    any ─ a graceful stop ─▶ WANTED ─▶ STORING ─ nobody is left ─▶ LAST ─ all stored ─▶ the end
+    STORED ─ it serves ─▶ HANDING ─ all handed on ─▶ NONE        the start
+    any ─ a graceful stop ─▶ WANTED ─▶ STORING ─ no worker is left ─▶ LAST ─ all stored ─▶ the end
 
 Rules:
-- Until this start serves, systemd keeps what the run before left: a start that fails loses nobody.
+- Until this start serves, systemd keeps what the run before stored: a start that fails loses none.
 - Whatever finds no room, in the link to the workers or at systemd, is tried again a moment later.
-- At the end everything on its way belongs to systemd. Nobody adds to it any more, and the end waits for it,
-  though not for ever.
+- At the end everything on its way belongs to systemd. The end waits for it, though not for ever: no worker
+  adds to it any more.
 
 `observe.py` moves it on, `plan.py` turns it into actions. Times are seconds of the monotonic clock.
 """
@@ -25,11 +25,11 @@ PATIENCE = 5.0  # s; how long connections that systemd has no room for may hold 
 
 class Leg(enum.Enum):
     NONE = "none"
-    LEFT = "left"  # systemd has those of the run before
+    STORED = "stored"  # systemd has those of the run before
     HANDING = "handing"  # they are here, and go to the workers
     WANTED = "wanted"  # this run is to store its own
-    STORING = "storing"  # workers leave them on the shelf, and they go to systemd
-    LAST = "last"  # nobody is left to add to them
+    STORING = "storing"  # workers put them on the shelf, and they go to systemd
+    LAST = "last"  # no worker can add to them any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Crossing:
 
 
 def taken_up(now: float) -> Crossing:
-    """What the run before left is here."""
+    """What the run before stored is here."""
     return Crossing(Leg.HANDING, again=now)
 
 
@@ -64,12 +64,12 @@ def moved(crossing: Crossing) -> Crossing:
 
 
 def shelved(crossing: Crossing, now: float) -> Crossing:
-    """A worker has left a connection on the shelf."""
+    """A worker has put a connection on the shelf."""
     return replace(crossing, again=now) if crossing.leg is Leg.STORING else crossing
 
 
 def holds_up(crossing: Crossing, now: float) -> bool:
-    """Whether the end waits for connections. Nobody is left to add to them."""
+    """Whether the end waits for connections. No worker can add to them any more."""
     if crossing.leg is Leg.LAST:
         return crossing.again < math.inf and now < crossing.until
     return crossing.leg is Leg.STORING

@@ -3,21 +3,20 @@
     worker ── shelf ──▶ supervisor ── FDSTORE=1 ──▶ systemd ── LISTEN_FDS ──▶ supervisor ── link ──▶ worker
 
 A server that stops cannot know whether it is started again. If it is, its clients have noticed nothing but a
-pause; if not, systemd closes the connections when the service is over. Rules:
+delay; if not, systemd closes the connections when the service is over. Rules:
 
 - Only a connection of whose next request nothing was read is stored. What its client sends meanwhile waits in
   the socket.
-- The shelf is a link like that between workers (handoff.py), from which only the supervisor takes.
-- What a socket cannot be asked (its listener, the peer that the application is told, how many requests it has
-  carried) stands in the table, a memory file that is stored first. A connection without an entry is closed.
-- What systemd returned stays with it until the application serves: a start that fails loses nobody. Then
+- The shelf is a link like that between workers (ipc/handoff.py), from which only the supervisor takes.
+- What a socket cannot be asked (its listener, its peer as the application sees it, how many requests it has
+  carried) is in the table, a memory file that is stored first. A connection without an entry is closed.
+- What systemd returned stays with it until the application serves: a start that fails loses none. Then
   all of it is taken back at once, and goes to the workers as they have room.
 - More than the next start can be given (`store.room`) are closed.
-- When all that happens is decided elsewhere (`crossing.py`, `plan.py`); the `Porter` does it.
-- Whoever waits here waits in the kernel: nothing is taken from the shelf while systemd has no room, and
-  nothing is pressed into the link.
+- `crossing.py` and `plan.py` decide when all that happens; the `Porter` does it.
+- Connections wait in the kernel: nothing is taken from the shelf while systemd has no room.
 
-The table is a sequence of entries: the inode of a socket, a length, and a passage as in handoff.py.
+The table is a sequence of entries: the inode of a socket, a length, and a passage as in ipc/handoff.py.
 """
 
 from __future__ import annotations
@@ -52,7 +51,8 @@ from stardust.systemd.notify import Notifier
 from stardust.systemd.store import CONNECTION, TABLE
 
 _ENTRY = struct.Struct("=QI")  # inode, bytes of the passage
-_AT_ONCE = 500  # messages taken from a link, more than it holds: who fills it all the time must not keep us
+# Messages taken from a link, more than it holds: a worker that fills it all the time must not keep us.
+_AT_ONCE = 500
 
 
 def entry(inode: int, passage: Passage) -> bytes:
@@ -62,8 +62,8 @@ def entry(inode: int, passage: Passage) -> bytes:
 
 
 def entries(table: bytes) -> dict[int, Passage]:
-    """The passages of a table, by inode. One that this version does not know is left out, and so is whatever
-    stands behind the first that is not whole."""
+    """The passages of a table, by inode. One of a format that this version does not know is left out. The
+    first that is not whole ends the table."""
     found = {}
     at = 0
     while at + _ENTRY.size <= len(table):
@@ -91,7 +91,7 @@ class Custody:
     it does and they may; `stored` how many went to systemd, `surplus` how many there was no room for."""
 
     def __init__(self, notifier: Notifier, returned: Sequence[tuple[int, str]], room: int, log: Log) -> None:
-        """`returned`: the descriptors (number, name) that the run before left (`activation.left`); `room`:
+        """`returned`: the descriptors (number, name) that the run before left (`activation.parked`); `room`:
         how many connections the next one can be given."""
         self.shelf = Link.create()
         self.storing = False
@@ -158,7 +158,7 @@ class Custody:
             except BlockingIOError:
                 return True
             except HandoffError as fault:
-                self._log.error(f"a worker has sent what is no connection: {fault}")
+                self._log.error(f"a worker sent an invalid connection: {fault}")
             except OSError:  # no descriptor is free: later
                 return False
             else:
@@ -186,7 +186,7 @@ class Custody:
 
 
 class Porter:
-    """Does with the connections of a custody what is decided. `link` leads from worker to worker."""
+    """Carries out what is decided about the connections of a custody. `link` leads from worker to worker."""
 
     def __init__(
         self, host: Host, custody: Custody, generations: Generations, scoreboard: Scoreboard, link: Link
@@ -217,20 +217,20 @@ class Porter:
         wanted = generation.listeners if generation.config.store_connections else []
         count = self._custody.take_up([each.address for each in wanted], self._host.now)
         if count:
-            self._host.log.info(f"connections that outlived the restart: {count}")
+            self._host.log.info(f"connections taken back after the restart: {count}")
 
     def _store(self) -> None:
-        """The word on the scoreboard is what workers go by."""
+        """Workers look at the word on the scoreboard."""
         try:
             self._custody.open()
         except OSError as fault:
-            self._host.log.error(f"idle connections will not outlive this stop: {fault.strerror}")
+            self._host.log.error(f"cannot store idle connections for the next start: {fault.strerror}")
             self._host.see(StoringFailed())
         self._scoreboard.storing = self._custody.storing
 
     def _collect(self, last: bool) -> None:
-        """While systemd has no room, nobody looks at the shelf. What is on its way to a worker belongs to
-        systemd too when no worker is left."""
+        """While systemd has no room, the shelf is not watched. When no worker is left, connections in the
+        link go to systemd too."""
         shelf = self._custody.shelf
         done = self._custody.collect(shelf) and (not last or self._custody.collect(self._link))
         if done:
@@ -242,13 +242,13 @@ class Porter:
         self._watching = done
 
     def close(self) -> None:
-        """Say what has become of them; what is left here is closed."""
+        """Log what has become of them; close those that are still here."""
         custody = self._custody
         if custody.stored:
-            self._host.log.info(f"idle connections left to systemd, for the next start: {custody.stored}")
+            self._host.log.info(f"idle connections stored for the next start: {custody.stored}")
         if custody.surplus:
             self._host.log.warning(
-                f"idle connections closed, for the next start could not be given them: {custody.surplus}"
+                f"idle connections closed because of the limit of descriptors: {custody.surplus}"
                 "; raise LimitNOFILE= of the unit"
             )
         custody.close()

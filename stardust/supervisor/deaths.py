@@ -1,11 +1,11 @@
 """How a worker ended, as far as that can be known: above all, whether it was for want of memory.
 
-The kernel says nothing to the parent of a process that it kills for memory but "SIGKILL", which anybody may
-send. But it counts, before it kills: `oom_kill` in memory.events of the control group, cgroup v2 only
+When the kernel kills a process for want of memory, the parent learns only "SIGKILL", which others send too.
+But the kernel counts, before it kills: `oom_kill` in memory.events of the control group, cgroup v2 only
 (Documentation/admin-guide/cgroup-v2.rst). The unit's sandbox lets that file be read. So a SIGKILL that is not
-ours, with a kill counted that explains no other death, is taken for one. It may be wrong when somebody sends
-SIGKILL after the kernel killed another process of the unit; where there is no such file, it is a guess, and
-said to be one.
+ours counts as such a kill, if the counter has gone up and no other death explains that. This is wrong if
+SIGKILL is sent by hand after the kernel killed another process of the unit. Where there is no such file, it
+is a guess, and the message says "perhaps".
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Death(NamedTuple):
 
 
 class Kills:
-    """What the kernel killed in a control group, counted in the file `events`; None if there is none."""
+    """What the kernel killed in a control group, counted in the file `events` (None: not counted)."""
 
     def __init__(self, events: Path | None) -> None:
         self._events = events
@@ -41,13 +41,13 @@ class Kills:
         if not killed(status) or ours:
             # What was killed before, and was no worker, explains no later death.
             self._explained = count or 0
-            return Death(processes.told(status), WORKER_DIED)
+            return Death(processes.described(status), WORKER_DIED)
         if count is None:
-            return Death(f"{processes.told(status)}, perhaps out of memory", WORKER_DIED)
+            return Death(f"{processes.described(status)}, perhaps out of memory", WORKER_DIED)
         if count <= self._explained:
-            return Death(processes.told(status), WORKER_DIED)
+            return Death(processes.described(status), WORKER_DIED)
         self._explained += 1
-        return Death(f"{processes.told(status)}: out of memory", OUT_OF_MEMORY)
+        return Death(f"{processes.described(status)}: out of memory", OUT_OF_MEMORY)
 
     def _count(self) -> int | None:
         try:

@@ -1,7 +1,7 @@
 """Generations: what belongs to one, how one is opened, and how it is forgotten.
 
-Whatever is opened here is closed here. The book has a generation from when its listeners are open until the
-state knows it no longer (`reconcile`). Nothing is decided here: that is `plan.py`'s.
+What is opened here is closed here. A generation is in the book from when its listeners are open until the
+state has forgotten it (`reconcile`). `plan.py` decides, not this module.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Generation:
             self.requests = RequestLog(self.config, log)
 
     def first_message(self, scoreboard: Scoreboard, sink: Sink, links: Sequence[Link]) -> messages.Generation:
-        """What its zygote is told first. `sink` is that of its log, `links` the one between workers and the
-        shelf; without them it is to serve by itself, alone."""
+        """The first message to its zygote. `sink` is that of its log; `links` are the link and the shelf,
+        without which it serves by itself, alone."""
         link, shelf = tuple(messages.Ends(*each.descriptors) for each in links) or (None, None)
         return messages.Generation(
             number=self.number,
@@ -104,8 +104,8 @@ class Generations:
         self._keeper = Keeper(given.notifier, given.stored)
 
     def open(self, number: int) -> Generation | None:
-        """Do all that can fail without touching what serves: settings, listeners, log, interpreter. None if
-        it has failed, which was seen then."""
+        """Do all that can fail, without touching the generation that serves: settings, listeners, log,
+        interpreter. None if it has failed; then an event says so."""
         see = self._host.see
         interpreter = ""
         try:
@@ -142,7 +142,7 @@ class Generations:
         wanted, most = generation.config.backlog, listener.most_backlog()
         if wanted > most and generation.own_listeners:
             self._host.log.warning(
-                f"backlog = {wanted}, and the kernel keeps no more than {most} connections waiting: raise "
+                f"backlog = {wanted}, but the kernel allows only {most} waiting connections: raise "
                 f"net.core.somaxconn to {wanted} (sysctl.d(5)), or lower backlog"
             )
 
@@ -162,10 +162,10 @@ class Generations:
         return list({each.socket.fileno(): each for each in everyone}.values())
 
     def reconcile(self) -> None:
-        """Give back what belongs to generations that are over: their logs, and listeners nobody else has."""
+        """Close what belongs to generations that are over: logs, and listeners that no other one has."""
         state = self._host.state
         keeper = self._keeper
-        let_go = keeper.close if state.stop is Stop.NO else keeper.leave
+        let_go = keeper.close if state.stop is Stop.NO else keeper.spare
         for number in self.book.keys() - state.generations.keys():
             generation = self.book.pop(number)
             for each in listener.superseded(generation.listeners, self._bound()):
@@ -176,7 +176,8 @@ class Generations:
                 generation.requests.close()
 
     def _pass_on(self, each: Listener) -> None:
-        """Give what queues at a listener that is given up to the workers that stay, who do not have it."""
+        """Accept what queues at a listener that is given up, and give it to the workers that stay: they do
+        not have that listener."""
         for sock, accepted in listener.accept_all(each):
             with sock:
                 passage = Passage(each.address, *address.peer(accepted), 0, 0.0, self._host.now, b"")

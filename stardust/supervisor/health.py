@@ -55,11 +55,11 @@ def judge(workers: Iterable[tuple[int, Entry, Limits]], pinged: Mapping[int, flo
                     stuck[number] = "request-timeout"
                 look_at = min(look_at, entry.deadline) if entry.deadline > now else look_at
         if limits.heartbeat_timeout:
-            pause = limits.heartbeat_timeout / ROUNDS
-            look_at = min(look_at, now + pause)
+            interval = limits.heartbeat_timeout / ROUNDS
+            look_at = min(look_at, now + interval)
             asked = pinged.get(number, -math.inf)
             if entry.heartbeat >= asked:
-                if now >= asked + pause:
+                if now >= asked + interval:
                     ping.add(number)
             elif entry.state != BUSY and now - max(asked, entry.since) > limits.heartbeat_timeout:
                 stuck.setdefault(number, "heartbeat-timeout")
@@ -67,7 +67,7 @@ def judge(workers: Iterable[tuple[int, Entry, Limits]], pinged: Mapping[int, flo
 
 
 def alive(entry: Entry, patience: float, now: float) -> bool:
-    """Whether a worker is at work, for all that can be seen: the watchdog wants one that is.
+    """Whether a worker is at work, as far as the scoreboard says. One is enough for the watchdog.
 
     `patience`: seconds within which one that runs no request must have answered a ping.
     """
@@ -117,8 +117,8 @@ class Health:
             self._host.see(vocabulary.Overdue(number, why))
 
     def look(self) -> None:
-        """Whether a worker is alive, for the watchdog. All are asked here too: with `heartbeat-timeout = 0`
-        nobody else does."""
+        """Whether a worker is alive, for the watchdog. This pings all of them too, because with
+        `heartbeat-timeout = 0` nothing else does."""
         found = False
         for child in self._of(Phase.READY):
             entry = self._scoreboard.read(child.slot)

@@ -1,7 +1,7 @@
 """What the rooms of the supervisor are given: a place in its loop, and what it was started with.
 
-A room never has the shell itself. It is told what to do, it watches descriptors of its own, and what it sees
-becomes an event. So each can be tried alone, with a host that a test makes.
+A room never has the shell itself. The shell tells it what to do; it watches descriptors of its own; what it
+sees becomes an event. So each can be tried alone, with a host that a test makes.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Host(Protocol):
 class Surroundings:
     """What the supervisor is given at its start.
 
-    `inherited`, `stored`, `left`: descriptors and their names, those of socket units, and what an earlier run
-    had stored: listeners and idle connections. `room`: how many connections this one may store. `watchdog`:
+    `inherited`: descriptors of socket units, with their names; `stored` and `parked`: listeners and idle
+    connections that an earlier run had stored. `room`: how many connections this one may store. `watchdog`:
     within how many seconds systemd wants a sign of life.
     """
 
@@ -59,5 +59,5 @@ class Surroundings:
     control: Control | None
     log: Log
     stored: Sequence[tuple[int, str]] = ()
-    left: Sequence[tuple[int, str]] = ()
+    parked: Sequence[tuple[int, str]] = ()
     room: int = 0

@@ -1,9 +1,9 @@
-"""Whether the server may leave because nobody needs it: the pure core of `idle-timeout`.
+"""Whether the server may exit because no client needs it: the pure core of `idle-timeout`.
 
 A connection that waits in systemd's socket cannot be lost: the next start serves it. One that was accepted
 can. So what counts is that no worker holds a connection, and that none accepts one any more:
 
-    WATCHING ─ quiet for so long ─▶ DUE ─ Pause ─▶ ASKED ─ all: nothing held ─▶ AGREED ─ LeaveIdle ─▶ the stop
+    WATCHING ─ quiet for so long ─▶ DUE ─ Pause ─▶ ASKED ─ all: nothing held ─▶ AGREED ─ ExitIdle ─▶ the stop
         ▲                                            │                            │
         └───────────────── Resume ───────────────── OVER ◀─ any other answer, or anything else to do
 
@@ -11,8 +11,8 @@ Rules:
 - The scoreboard only says when asking is worth it: it knows of requests, not of connections.
 - A worker that is asked stops watching its listeners (it closes none), and then counts: what came before is
   counted, what comes later waits in the kernel.
-- An answer holds for the pause whose number it bears. Who answers late may have accepted since.
-- Until everybody has agreed, anything ends a pause: a worker that dies or does not answer, a reload.
+- An answer holds for the pause whose number it bears. A worker that answers late may have accepted since.
+- Until all have agreed, anything ends a pause: a worker that dies or does not answer, a reload.
 
 `plan.py` turns stages into actions. Times are seconds of the monotonic clock.
 """
@@ -25,7 +25,7 @@ from collections.abc import Iterable
 
 from stardust.base.records import dataclass, replace
 
-ANSWER_WITHIN = 0.2  # s; an idle worker needs milliseconds, and meanwhile nobody accepts
+ANSWER_WITHIN = 0.2  # s; an idle worker needs milliseconds, and meanwhile none accepts
 
 
 class Stage(enum.Enum):
@@ -38,8 +38,8 @@ class Stage(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """`since`: nobody has needed the server from then on, for all that is known. `number`: that of
-    the last pause; `missing`: who has not answered it yet; `until`: when it is over without their answers."""
+    """`since`: from then on no client has needed the server, as far as is known. `number`: that of the last
+    pause; `missing`: the workers that have not answered yet; `until`: when it ends without them."""
 
     stage: Stage = Stage.WATCHING
     since: float = math.inf
@@ -79,5 +79,5 @@ def answered(
 
 
 def resumed(watch: Watch, now: float) -> Watch:
-    """Everybody accepts again. After answers it is known since when nobody is connected; else it is not."""
+    """All accept again. After an answer it is known since when no client is connected; else it is not."""
     return Watch(Stage.WATCHING, watch.since if watch.stage is Stage.OVER else now, watch.number)

@@ -5,7 +5,7 @@
 - A generation fails as a whole, once, whatever the cause (bad config, no load, a worker that dies before it
   is ready, a time limit, the client of the reload gone): then `coming` is 0 again, and the rules of `plan.py`
   roll back.
-- Events about what is no longer known are late news, and change nothing.
+- An event about something that was forgotten comes too late, and changes nothing.
 
 Pure. Times are seconds of the monotonic clock.
 """
@@ -50,7 +50,9 @@ from stardust.supervisor.vocabulary import (
     Conclude,
     Configured,
     Dump,
+    End,
     Event,
+    ExitIdle,
     Failed,
     Fork,
     Forked,
@@ -60,8 +62,6 @@ from stardust.supervisor.vocabulary import (
     HandOn,
     Kill,
     KillZygote,
-    Leave,
-    LeaveIdle,
     Leaving,
     Loaded,
     Looked,
@@ -107,7 +107,7 @@ LOOKS = 3  # at the pool's health within one interval of the watchdog
 
 
 def observe(state: State, event: Event, now: float) -> State:
-    """The state after `event`. Events about what is no longer known are late news, and change nothing."""
+    """The state after `event`. One about something that was forgotten changes nothing."""
     return _watched(_next_reload(_swept(_taken_over(_observed(state, event, now), now))), now)
 
 
@@ -186,7 +186,9 @@ def _asked(state: State, event: Asked, now: float) -> State:
         case ReloadAbandoned():
             if not state.asked:
                 return state
-            return _fail(state, state.coming, "whoever asked for it has gone", "", Exit.FAILURE, now)
+            return _fail(
+                state, state.coming, "the client that asked for it has disconnected", "", Exit.FAILURE, now
+            )
         case StopAsked(fast):
             return _stop_asked(state, Stop.FAST if fast else Stop.GRACEFUL, Exit.OK, now)
         case Adjusted(by):
@@ -215,12 +217,12 @@ def _ordered(state: State, action: Action, now: float) -> State:
     if isinstance(action, ToConnection):
         return replace(state, crossing=_done_to_connections(state.crossing, action, now))
     if isinstance(action, ToTell):
-        return _told(state, action, now)
+        return _done_to_tell(state, action, now)
     match action:
         case CheckAlive():
             watchdog = state.watchdog
             return replace(state, watchdog=replace(watchdog, look_at=now + watchdog.interval / LOOKS))
-        case Leave():
+        case End():
             return state
         case _:
             assert_never(action)
@@ -272,7 +274,7 @@ def _done_to_idle(state: State, action: ToIdle, now: float) -> State:
             return replace(state, idle=idle.paused(state.idle, state.workers, now))
         case Resume():
             return replace(state, idle=idle.resumed(state.idle, now))
-        case LeaveIdle():
+        case ExitIdle():
             return _stop_asked(state, Stop.IDLE, Exit.OK, now)
         case _:
             assert_never(action)
@@ -292,7 +294,7 @@ def _done_to_connections(way: Crossing, action: ToConnection, now: float) -> Cro
             assert_never(action)
 
 
-def _told(state: State, action: ToTell, now: float) -> State:
+def _done_to_tell(state: State, action: ToTell, now: float) -> State:
     watchdog = state.watchdog
     match action:
         case SayReloading():
@@ -321,12 +323,12 @@ def _reload_asked(state: State) -> State:
 
 
 def _next_reload(state: State) -> State:
-    """A reload that was asked for during a takeover begins when the verdict on that one has been told."""
+    """A reload that was asked for during a takeover begins when the verdict on that one was given."""
     return _reload_asked(replace(state, queued=False)) if state.queued else state
 
 
 def _taken_over(state: State, now: float) -> State:
-    """The coming generation serves as soon as it is complete and nobody else takes work."""
+    """The coming generation serves as soon as it is complete and no other worker takes work."""
     coming = state.generations.get(state.coming)
     if coming is None or coming.zygote is not Zygote.LOADED or state.stop is not Stop.NO:
         return state
@@ -392,7 +394,7 @@ def _gone(state: State, number: int, how: str, now: float) -> State:
 
 
 def _doomed(state: State, number: int, why: str, now: float) -> State:
-    """It counts as dead at once, and lives until it is killed: whatever it says now may be as wrong."""
+    """It counts as dead at once, though it lives until it is killed: what it says now may be wrong too."""
     worker = state.workers.get(number)
     if worker is None or worker.phase in (Phase.DOOMED, Phase.KILLED):
         return state
@@ -404,12 +406,12 @@ def _doomed(state: State, number: int, why: str, now: float) -> State:
 
 
 def _bereaved(state: State, worker: Worker, how: str, now: float) -> State:
-    """Nobody expected the death of `worker` (as it was): its generation fails, or its place stays empty for
+    """The death of `worker` (as it was) was not expected: its generation fails, or its place stays empty for
     a while."""
     if worker.generation == state.coming and worker.phase is not Phase.READY:
         reason = f"a worker ended before it was ready: {how}"
         return _fail(state, worker.generation, reason, "", Exit.FAILURE, now)
-    # A worker that outlived twice the back-off before it has recovered; one that did not keeps dying.
+    # The back-off is over if the worker lived for more than twice as long; else it grows.
     lived = now - worker.since if worker.phase is Phase.READY else 0.0
     backoff = _least_backoff(state)
     if lived <= 2 * max(worker.backoff, backoff):
@@ -436,12 +438,12 @@ def _stop_asked(state: State, stop: Stop, code: Exit, now: float) -> State:
 
 
 def _watched(state: State, now: float) -> State:
-    """Whatever else is under way, the server is needed for it."""
+    """While anything else is going on, the server is not idle."""
     return state if calm(state) else replace(state, idle=idle.disturbed(state.idle, now))
 
 
 def _swept(state: State) -> State:
-    """A generation whose zygote is gone is forgotten with its last worker, unless it still is to serve."""
+    """A generation whose zygote is gone is forgotten with its last worker, unless it has to serve."""
     kept = {
         number: generation
         for number, generation in state.generations.items()

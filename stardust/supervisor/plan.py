@@ -3,7 +3,7 @@
     observe(state, event, now) -> State    observe.py: what is known
     plan(state, now)           -> Plan     what is to be done about it
 
-`plan` looks at the difference between what is wanted and what is there; it is no script of steps. So
+`plan` compares what is wanted with what is there; it is not a sequence of steps. So
 merged signals, a suspended machine or a reload during a reload need no special case, and there is no
 polling: `Plan.wake_at` is the next moment at which time alone changes the answer.
 
@@ -14,7 +14,7 @@ Rules:
   forked from the *preferred* generation up to the target, and a worker of another generation is retired
   for each preferred one that is ready. Hence never fewer ready workers than the target by our own doing.
 - systemd is owed a READY=1 after every RELOADING=1, also after a failed one (sd_notify(3)).
-- A server that nobody needs leaves (`idle.py`) only from a state in which nothing else is to be done.
+- A server that nobody needs exits (`idle.py`) only from a state in which nothing else is to be done.
 
 Times are seconds of the monotonic clock.
 """
@@ -52,13 +52,13 @@ from stardust.supervisor.vocabulary import (
     Collect,
     Conclude,
     Dump,
+    End,
+    ExitIdle,
     Fork,
     GiveUp,
     HandOn,
     Kill,
     KillZygote,
-    Leave,
-    LeaveIdle,
     Pause,
     Resume,
     Retire,
@@ -83,8 +83,8 @@ class Plan:
 def plan(state: State, now: float) -> Plan:
     """What is to be done now, in order, and when to look again if nothing happens.
 
-    Whoever is late, or not to be relied on, comes first and alone: what else is to be done is decided when
-    that is known to the state, so no worker is in two minds.
+    Processes that are late, or cannot be relied on, come first and alone. The rest is decided when the state
+    knows of that, so no worker gets two contradicting orders.
     """
     actions: list[Action] = []
     alarms: list[float] = []
@@ -100,8 +100,8 @@ def plan(state: State, now: float) -> Plan:
 
 
 def _overdue(state: State, now: float) -> Iterator[Action | float]:
-    """Whoever is too late: stuck workers, slow starters, slow leavers, a zygote that does not load or answer.
-    And whoever has sent an invalid message."""
+    """Processes that are too late: workers that are stuck, slow to start or slow to leave; a zygote that does
+    not load or answer. And those that have sent an invalid message."""
     for worker in state.workers.values():
         generation = state.generations.get(worker.generation)
         policy = generation.policy if generation else Policy()
@@ -176,13 +176,13 @@ def _idling(state: State, now: float) -> Iterator[Action | float]:
         case Stage.OVER:
             yield Resume()
         case Stage.AGREED:
-            yield LeaveIdle()
+            yield ExitIdle()
         case _:
             assert_never(state.idle.stage)
 
 
 def _vouching(state: State, now: float) -> Iterator[Action | float]:
-    """What systemd's watchdog is told, which ends a server that does not work."""
+    """Signs of life for systemd's watchdog, which kills a server that gives none."""
     yield from _at(state.watchdog.look_at, now, CheckAlive())
     if state.watchdog.owed:
         yield SayAlive()
@@ -191,7 +191,7 @@ def _vouching(state: State, now: float) -> Iterator[Action | float]:
 def _moving_in(way: Crossing, now: float) -> Iterator[Action | float]:
     """Connections of the run before, to the workers."""
     match way.leg:
-        case Leg.LEFT:
+        case Leg.STORED:
             yield TakeUp()
         case Leg.HANDING:
             yield from _at(way.again, now, HandOn())
@@ -217,7 +217,7 @@ def _moving_out(state: State, now: float) -> Iterator[Action | float]:
             if crossing.holds_up(way, now):
                 yield from _at(way.again, now, Collect(last=True))
                 yield way.until
-        case Leg.NONE | Leg.LEFT | Leg.HANDING:
+        case Leg.NONE | Leg.STORED | Leg.HANDING:
             pass
         case _:
             assert_never(way.leg)
@@ -239,11 +239,12 @@ def _stopping(state: State, now: float) -> Iterator[Action | float]:
     if state.verdict is not None:
         yield Conclude(state.verdict)
     if deserted(state) and not crossing.holds_up(state.crossing, now):
-        yield Leave(state.exit_code)
+        yield End(state.exit_code)
 
 
 def _fill(state: State, now: float) -> Iterator[Action | float]:
-    """Fork from the preferred generation up to the target: one by one beside another one, else at once."""
+    """Fork from the preferred generation up to the target: one by one beside another generation, else all at
+    once."""
     source = preferred(state)
     if source is None or source.zygote is not Zygote.LOADED:
         return
@@ -269,9 +270,9 @@ def _fill(state: State, now: float) -> Iterator[Action | float]:
 
 
 def _empty(state: State) -> Iterator[Action]:
-    """Retire workers of other generations for ready ones of the preferred; then what is over the target.
+    """Retire workers of other generations for ready ones of the preferred; then those above the target.
 
-    Those that are not ready yet go first: nobody would miss them.
+    Workers that are not ready yet go first: they serve nothing.
     """
     source = preferred(state)
     if source is None:

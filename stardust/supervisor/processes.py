@@ -69,14 +69,14 @@ def signal_process(pidfd: int, number: int) -> None:
 
 
 def open_pidfd(pid: int, zygote: int) -> int | None:
-    """A pidfd of a worker, which nobody reaps without our word; None if it is gone all the same.
+    """A pidfd of a worker. Its zygote reaps it only on our word; None if it is gone all the same.
 
-    And None if it is no child of its `zygote` (0: dead), or ours (`become_subreaper`): whoever told us the
-    number runs the application, and we may have more rights to kill than that.
+    Also None if it is not a child of its `zygote` (0: dead), nor ours (`become_subreaper`). The zygote, which
+    said the number, runs the application, and we may have the right to kill where it has not.
     """
     try:
         pidfd = system.pidfd_open(pid)
-    except (OSError, OverflowError):  # ESRCH; EINVAL for a number that is none
+    except (OSError, OverflowError):  # ESRCH; EINVAL for a number that cannot be one
         return None
     if _parent(pid) not in {zygote, os.getpid()} - {0}:
         system.close(pidfd)
@@ -93,8 +93,8 @@ def _parent(pid: int) -> int:
 
 
 def next_message(channel: Channel[messages.Heard, Never]) -> messages.Heard | None:
-    """The next message, None if there is none now, or never will be one (`channel.at_end`). ChannelError: it
-    is invalid."""
+    """The next message; None if none has come, or none will come any more (`channel.at_end`). ChannelError:
+    it is invalid."""
     if channel.at_end:
         return None
     try:
@@ -109,7 +109,7 @@ def memory_for_stacks() -> int:
 
 
 def read_stacks(descriptor: int) -> str:
-    """What was written last, from the beginning of a line: whoever writes is not trusted to be brief."""
+    """The last `_MOST_STACKS` bytes of what was written, from the beginning of a line."""
     start = max(0, system.fstat(descriptor).st_size - _MOST_STACKS)
     text = system.pread(descriptor, _MOST_STACKS, start).decode("utf-8", "replace")
     return text.partition("\n")[2] if start else text
@@ -128,7 +128,7 @@ def ended_children() -> list[tuple[int, int]]:
         ended.append((pid, status))
 
 
-def told(status: int) -> str:
+def described(status: int) -> str:
     """How a process ended, in words."""
     code = os.waitstatus_to_exitcode(status)
     if code >= 0:

@@ -27,7 +27,7 @@ def line(state: State, entries: Mapping[int, Entry], wall: float) -> str:
     if state.stop is Stop.IDLE:
         return "Idle, exiting"
     if state.last is not None and not state.serving:
-        return _told(state.last, wall)
+        return _described(state.last, wall)
     ready, busy = _counts(state, entries)
     standing = phase(state)
     if standing == "stopping":
@@ -36,10 +36,10 @@ def line(state: State, entries: Mapping[int, Entry], wall: float) -> str:
         number = state.serving or state.coming
         text = f"Generation {number}, {ready}/{target(state)} workers ready, {busy} busy"
         text = text if standing == "running" else f"{standing.capitalize()}: {text}"
-    return f"{text}; {_told(state.last, wall)}" if state.last else text
+    return f"{text}; {_described(state.last, wall)}" if state.last else text
 
 
-def _told(outcome: Outcome, wall: float) -> str:
+def _described(outcome: Outcome, wall: float) -> str:
     at = datetime.fromtimestamp(outcome.at + wall).strftime("%H:%M:%S")
     if outcome.ok:
         return f"last reload at {at}: generation {outcome.generation}"

@@ -1,8 +1,8 @@
 """The supervisor's loop: wait → observe → plan → act.
 
-`Supervisor.run` waits in one place; what its rooms hear becomes an event for `observe.observe`; what
-`plan.plan` answers is carried out by the room that each action belongs to. What is to be done is decided in
-`plan.py` and nowhere here; which worker is stuck is judged in `health.py`, by pure functions too.
+`Supervisor.run` waits in one place. What its rooms hear becomes an event for `observe.observe`; each action
+that `plan.plan` returns is carried out by the room that it belongs to. `plan.py` decides, and nothing here
+does; `health.py` judges which worker is stuck, by pure functions too.
 
 The supervisor never imports the application and must survive everything it does. It owns the listeners,
 the scoreboard, the control socket and the talk with systemd; workers and zygotes have a channel each.
@@ -66,7 +66,7 @@ class Supervisor:
         self._epoll = system.epoll()
         self._watched: dict[int, Callable[[], object]] = {}
         board, link = self.scoreboard, self.link
-        custody = Custody(given.notifier, given.left, given.room, given.log)
+        custody = Custody(given.notifier, given.parked, given.room, given.log)
         self.generations = Generations(self, given, board, link, custody.shelf)
         self.voice = Voice(self, given.notifier, board, self.generations)
         self.clients = Clients(given.control, self, self.voice.status)
@@ -78,7 +78,7 @@ class Supervisor:
     # --- the loop ----------------------------------------------------------------------------------------
 
     def run(self) -> Exit:
-        """Serve until told to stop; the exit code."""
+        """Serve until the server is to stop. Returns the exit code."""
         processes.become_subreaper()
         wakeup = Wakeup(_SIGNALS)
         self.watch(wakeup.fileno(), lambda: self._signalled(wakeup.take()))
@@ -91,7 +91,7 @@ class Supervisor:
         return self.exit
 
     def settle(self) -> float:
-        """Plan and act until nothing is left to do; when to look again."""
+        """Plan and act until nothing is left to do. Returns when to look again."""
         if self.notifier.pending:
             self.notifier.flush()
         while True:
@@ -117,7 +117,7 @@ class Supervisor:
                 react()
 
     def close(self) -> None:
-        """Leave last, and leave nothing."""
+        """End last, and let nothing of ours outlive us."""
         self.notifier.flush()
         self.porter.close()
         self.clients.close()
@@ -127,7 +127,7 @@ class Supervisor:
     # --- what the rooms are given ------------------------------------------------------------------------
 
     def see(self, event: Event) -> None:
-        """What nobody has to know any more is let go at once, so that the books agree with the state."""
+        """Change the state, and let the books forget at once what the state has forgotten."""
         before = self.state
         self.state = after = observe(before, event, self.now)
         if after.workers is not before.workers:
@@ -178,7 +178,7 @@ class Supervisor:
             match action:
                 case vocabulary.CheckAlive():
                     self.health.look()
-                case vocabulary.Leave(code):
+                case vocabulary.End(code):
                     self.exit = code
                 case _:
                     assert_never(action)
@@ -214,11 +214,11 @@ class Supervisor:
                 self.log.debug("no request for idle-timeout: asking the workers whether anybody is connected")
                 self.children.tell_everybody(messages.Pause(number))
             case vocabulary.Resume():
-                self.log.debug("not idle: going on")
+                self.log.debug("not idle: continuing")
                 self.children.tell_everybody(messages.Resume())
-            case vocabulary.LeaveIdle():
+            case vocabulary.ExitIdle():
                 timeout = self.state.generations[self.state.serving].policy.idle_timeout
-                text = f"idle for {timeout:g} s: leaving; the next connection starts the server again"
+                text = f"idle for {timeout:g} s: exiting; the next connection starts the server again"
                 self.log.info(text, IDLE_EXIT)
             case _:
                 assert_never(action)
@@ -228,6 +228,6 @@ def _beginning(given: Surroundings, now: float) -> State:
     """What is known before anything has happened."""
     return State(
         slots=SLOTS,
-        crossing=Crossing(Leg.LEFT) if given.left else Crossing(),
+        crossing=Crossing(Leg.STORED) if given.parked else Crossing(),
         watchdog=Watchdog() if given.watchdog is None else Watchdog(given.watchdog, look_at=now),
     )

@@ -21,21 +21,21 @@ from stardust.systemd.notify import Notifier, watchdog_interval
 
 
 def run(arguments: Arguments, config: Config, notifier: Notifier) -> int:
-    """Serve until told to stop: the exit code. Raises ActivationError, ConfigError and ListenError."""
+    """Serve until the server is to stop; the exit code. Raises ActivationError, ConfigError, ListenError."""
     faulthandler.enable()  # systemd's watchdog ends a stuck supervisor with SIGABRT: have its stacks logged
     limit = process.raise_descriptor_limit()
     pid = os.getpid()
     watchdog = watchdog_interval(os.environ, pid)
     handed = activation.inherited(os.environ, pid)
     stored = activation.stored(handed)
-    left = activation.left(handed)
-    own = {*stored, *left}
+    parked = activation.parked(handed)
+    own = {*stored, *parked}
     inherited = [each for each in handed if each not in own]
     log = Log("supervisor", config.log_level, sink=find_sink(os.environ), fields=instance(config.source))
     control_path = control_address.default(config.source, config.control_socket, os.environ, os.geteuid())
     activation.scrub(os.environ)
     if config.max_workers == 0:
-        custody = Custody(notifier, left, 0, log)
+        custody = Custody(notifier, parked, 0, log)
         custody.take_up([], 0.0)
         custody.close()
         alone.serve(config, Keeper(notifier, stored).open(config, inherited, []), notifier, log)
@@ -49,7 +49,7 @@ def run(arguments: Arguments, config: Config, notifier: Notifier) -> int:
         control=Control.bind(control_path) if control_path else None,
         log=log,
         stored=stored,
-        left=left,
+        parked=parked,
         room=store.room(limit),
     )
     if notifier.fault:

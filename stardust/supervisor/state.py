@@ -25,9 +25,9 @@ class Phase(enum.Enum):
 
     STARTING = "starting"
     READY = "ready"
-    LEAVING = "leaving"  # it drains: it was retired, or reached its own limit
+    LEAVING = "leaving"  # it was retired, or reached its own limit, and finishes
     STUCK = "stuck"  # it is to write its stacks
-    CONDEMNED = "condemned"  # it was told to write its stacks, and is killed a moment later
+    CONDEMNED = "condemned"  # it was asked to write its stacks, and is killed a moment later
     DOOMED = "doomed"  # it has sent an invalid message, and is killed at once
     KILLED = "killed"
 
@@ -45,7 +45,7 @@ class Zygote(enum.Enum):
 
 class Stop(enum.Enum):
     NO = "no"
-    IDLE = "idle"  # graceful, by its own decision: nobody needs the server
+    IDLE = "idle"  # graceful, by its own decision: no client needs the server
     GRACEFUL = "graceful"
     FAST = "fast"
 
@@ -54,7 +54,7 @@ class Stop(enum.Enum):
 class Policy:
     """The settings of one generation that decisions depend on; seconds, and a number of workers.
 
-    `idle_timeout` 0: it never leaves by itself. `store`: idle connections are to outlive a stop.
+    `idle_timeout` 0: it never exits by itself. `store`: idle connections are to outlive a stop.
     """
 
     workers: int = 10
@@ -68,7 +68,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """`why` its zygote is condemned."""
+    """`why`: the reason why its zygote is condemned."""
 
     number: int
     zygote: Zygote
@@ -81,7 +81,7 @@ class Generation:
 class Worker:
     """`number` is never reused, `slot` is. `backoff`: so many seconds its place had stayed empty.
 
-    `unanswered`: since when its zygote owes word of it, that it was forked or how it ended; else inf.
+    `unanswered`: since when its zygote owes an answer about it (it was forked, or how it ended); else inf.
     """
 
     number: int
@@ -96,8 +96,8 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Vacancy:
-    """A place that must stay empty until `until`, because the worker of `generation` in it died; `backoff` is
-    how long that is. New code does not pay for the deaths of old code."""
+    """A place that must stay empty until `until`, for `backoff` seconds, because a worker of `generation`
+    died in it. It counts for that generation only: new code does not wait because old code died."""
 
     generation: int
     until: float
@@ -108,7 +108,7 @@ class Vacancy:
 class Watchdog:
     """systemd wants a sign of life each `interval` seconds (inf: never), and gets it from a healthy pool.
 
-    `look_at`: when to look at the pool; `owed`: it is, and a sign is to be given.
+    `look_at`: when to look at the pool; `owed`: it is healthy, and the sign is to be given.
     """
 
     interval: float = math.inf
@@ -139,11 +139,11 @@ class State:
     adjust: int = 0  # TTIN and TTOU; forgotten when a new generation takes over
     vacancies: tuple[Vacancy, ...] = ()
     last_fork: float = -math.inf
-    asked: bool = False  # the takeover under way was asked for: somebody waits for its verdict
+    asked: bool = False  # a client asked for the present takeover, and waits for its verdict
     queued: bool = False  # another one was asked for meanwhile
     announced: bool = False  # RELOADING=1 was said for it
     owed: bool = False  # READY=1 is to be said
-    verdict: Outcome | None = None  # of the reload that just ended, until it was told
+    verdict: Outcome | None = None  # of the reload that just ended, until the client knows it
     last: Outcome | None = None
     repair: Vacancy | None = None  # when a lost zygote may be tried again
     idle: Watch = Watch()
@@ -197,7 +197,7 @@ def in_progress(state: State) -> bool:
 
 
 def calm(state: State) -> bool:
-    """Whether one generation serves, complete, and nothing is to be done but wait: it may leave if idle."""
+    """Whether one generation serves, complete, and nothing is to be done but wait: it may exit if idle."""
     serving = state.generations.get(state.serving)
     return (
         state.stop is Stop.NO
@@ -213,7 +213,7 @@ def calm(state: State) -> bool:
 
 
 def deserted(state: State) -> bool:
-    """Whether no process of ours is left."""
+    """Whether no worker and no zygote is left."""
     return not state.workers and not state.generations
 
 
@@ -223,6 +223,6 @@ def silent_since(state: State, generation: int) -> float:
 
 
 def idle_timeout(state: State) -> float:
-    """How long it is to be idle before it leaves: for ever, if it never is to."""
+    """How long it is to be idle before it exits, in seconds: inf if it never is to."""
     generation = state.generations.get(state.serving)
     return generation.policy.idle_timeout if generation and generation.policy.idle_timeout else math.inf

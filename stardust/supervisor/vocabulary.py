@@ -1,7 +1,7 @@
 """What the supervisor can see (events) and do (actions): the words between its decisions and its deeds.
 
-An event goes to `observe.observe`, an action comes from `plan.plan`. Add one here, and mypy names the places
-that have to learn it: each `match` over these unions ends in `assert_never`. Pure.
+An event goes to `observe.observe`, an action comes from `plan.plan`. If you add one here, mypy names the
+places that have to handle it: each `match` over these unions ends in `assert_never`. Pure.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ZygoteGone:
 
 @dataclass(frozen=True, slots=True)
 class ZygoteNonsense:
-    """A zygote has sent `what`, which is no message."""
+    """A zygote has sent `what`, an invalid message."""
 
     generation: int
     what: str
@@ -54,7 +54,7 @@ class ZygoteNonsense:
 
 @dataclass(frozen=True, slots=True)
 class Forked:
-    """A zygote has told the process id of a worker."""
+    """A zygote has forked a worker, and said its process id."""
 
     worker: int
 
@@ -90,7 +90,7 @@ class Overdue:
 
 @dataclass(frozen=True, slots=True)
 class Nonsense:
-    """A worker has sent `what`, which is no message."""
+    """A worker has sent `what`, an invalid message."""
 
     worker: int
     what: str
@@ -123,7 +123,8 @@ class ReloadAsked:
 
 @dataclass(frozen=True, slots=True)
 class ReloadAbandoned:
-    """Who asked for the reload has gone (systemd's time limit): what it believes must become true."""
+    """The client that asked for the reload has disconnected: systemd's time limit has passed, and systemd
+    reports a failure. So the reload must fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +148,8 @@ class QuietSince:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """A worker accepts nothing any more, by order of pause `number`. It holds so many `connections`; if none,
-    then it has held none since `since`."""
+    """A worker accepts nothing any more, by order of pause `number`. It holds so many `connections`; if that
+    is 0, it has held none since `since`."""
 
     worker: int
     number: int
@@ -158,14 +159,14 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """By the scoreboard, a worker is `alive`, or none is."""
+    """Whether, by the scoreboard, a worker is `alive`."""
 
     alive: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Shelved:
-    """A worker has left a connection for the next start."""
+    """A worker has put a connection on the shelf."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,8 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Retire:
-    """Ask a worker to finish what it holds and exit; `final`: nobody follows it, the whole server stops."""
+    """Ask a worker to finish what it holds and exit; `final`: no worker follows it, since
+    the whole server stops."""
 
     worker: int
     final: bool = False
@@ -227,8 +229,8 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class KillZygote:
-    """One that is not to be relied on: nothing could be forked any more, and of a worker that ended nobody
-    would hear."""
+    """Kill a zygote that cannot be relied on: it might fork nothing any more, and not report that a worker
+    has ended."""
 
     generation: int
     why: str
@@ -274,13 +276,13 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaveIdle:
-    """Nobody is connected, and nobody accepts: stop, and leave new connections to the next start."""
+class ExitIdle:
+    """No client is connected, and no worker accepts: stop. The next start serves new connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conclude:
-    """Tell everybody who waits for the reload how it ended."""
+    """Tell all clients that wait for the reload how it ended."""
 
     outcome: Outcome
 
@@ -297,7 +299,7 @@ class SayAlive:
 
 @dataclass(frozen=True, slots=True)
 class TakeUp:
-    """Take back from systemd the connections that the run before left."""
+    """Take back from systemd the connections that the run before stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,13 +314,13 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Collect:
-    """Pass on to systemd what workers have left, as far as it has room; `last`: also what is between them."""
+    """Pass on to systemd what is on the shelf, as far as it has room; `last`: also what is in the link."""
 
     last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class End:
     """Nothing is left to do: end the supervisor."""
 
     code: Exit
@@ -327,21 +329,21 @@ class Leave:
 ToProcess = Start | GiveUp | Fork | Retire | Dump | Kill | KillZygote | Close
 """What is done to zygotes and workers."""
 
-ToIdle = CheckIdle | Pause | Resume | LeaveIdle
+ToIdle = CheckIdle | Pause | Resume | ExitIdle
 """On the way to an idle exit."""
 
 ToConnection = TakeUp | HandOn | Store | Collect
 """What is done to connections across a restart."""
 
 ToTell = SayReloading | SayReady | SayStopping | SayAlive | Conclude
-"""What others are told."""
+"""What systemd and clients of the control socket are told."""
 
-Action = ToProcess | ToIdle | ToConnection | ToTell | CheckAlive | Leave
+Action = ToProcess | ToIdle | ToConnection | ToTell | CheckAlive | End
 
 
 @dataclass(frozen=True, slots=True)
 class Ordered:
-    """An action is being carried out; that it failed, if it does, comes as another event."""
+    """An action is being carried out. If it fails, another event says so."""
 
     action: Action
 

@@ -111,7 +111,7 @@ class Voice:
         failed, serving = state.next_generation - 1, state.serving
         text = f"generation {failed} failed: {outcome.reason}"
         if serving:
-            text += f"; generation {serving} goes on"
+            text += f"; generation {serving} keeps serving"
         # A start that failed is an event of the service manager's, not of ours.
         event = RELOAD_FAILED if serving else None
         self._host.log.error(f"{text}\n{outcome.detail}", event, {"STARDUST_GENERATION": failed})

@@ -54,7 +54,7 @@ class Zygotes:
         for pid, status in processes.ended_children():
             child = workers.get(pid)
             if pid in zygotes:
-                self._ended(zygotes[pid], processes.told(status))
+                self._ended(zygotes[pid], processes.described(status))
             elif child is not None and child.number in self._children.book:
                 self._children.reaped(child, status)
 

@@ -5,11 +5,11 @@ systemd starts the supervisor with listening sockets at descriptors 3, 4, … an
 names them. Names, never positions, say which is which: the order is undefined as soon as two socket units are
 involved, and several descriptors may carry one name.
 
-They are duplicates of what systemd keeps. So nobody here or elsewhere calls shutdown() on one, or unlinks its
-path (systemd.socket(5), Accept=): that would break the socket for the next start of the service too.
+They are duplicates of what systemd keeps. So no code here or elsewhere calls shutdown() on one, or unlinks
+its path (systemd.socket(5), Accept=): that would break the socket for the next start of the service too.
 
 Listeners that we bound ourselves, and that systemd stored for us, come back in the same way, and so do idle
-connections of the run before; `stored` and `left` tell them from the others.
+connections of the run before; `stored` and `parked` tell them from the others.
 
 Call order: `inherited`, then everything else that reads such variables (`notify`), then `scrub`.
 """
@@ -50,7 +50,7 @@ SOCKET_TYPES = {
 NO_LISTENER = "a stream socket that does not listen"
 
 # What the run before stored beside listeners, by name and by what it is.
-LEFT = ((store.CONNECTION, NO_LISTENER), (store.TABLE, FILE_TYPES[stat.S_IFREG]))
+PARKED = ((store.CONNECTION, NO_LISTENER), (store.TABLE, FILE_TYPES[stat.S_IFREG]))
 
 
 class Inherited(NamedTuple):
@@ -86,14 +86,14 @@ def stored(handed: Sequence[Inherited]) -> list[Inherited]:
     return [each for each in handed if store.read(*each) is not None]
 
 
-def left(handed: Sequence[Inherited]) -> list[Inherited]:
-    """Those of `handed` that the run before left: its idle connections, and the table of them."""
-    return [each for each in handed if _is_left(*each)]
+def parked(handed: Sequence[Inherited]) -> list[Inherited]:
+    """Those of `handed` that the run before had parked: its idle connections, and the table of them."""
+    return [each for each in handed if _is_parked(*each)]
 
 
-def _is_left(fd: int, name: str) -> bool:
+def _is_parked(fd: int, name: str) -> bool:
     """What listens belongs to a socket unit, even if that calls it so."""
-    return (name, unfit(fd)) in LEFT
+    return (name, unfit(fd)) in PARKED
 
 
 def announced(environ: Mapping[str, str], pid: int) -> int:
@@ -136,7 +136,7 @@ def _refused(error: OSError, count: int, environ: Mapping[str, str]) -> str:
 def _prepare(fd: int, name: str) -> None:
     """Check one descriptor, then keep it from blocking us and from leaking into other programs."""
     fault = unfit(fd)
-    if fault and not _is_left(fd, name) and store.read(fd, name) is None:
+    if fault and not _is_parked(fd, name) and store.read(fd, name) is None:
         raise ActivationError(
             f'descriptor {fd} ("{name}") is {fault}: must be a listening stream socket '
             "(ListenStream= with Accept=no in its .socket unit)"

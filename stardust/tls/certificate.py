@@ -56,7 +56,7 @@ def read(pem: bytes) -> Certificate:
 
 
 def decode(der: bytes) -> Certificate:
-    """Read a certificate in DER; ValueError if it is none. Its signature and most of what it says do not
+    """Read a certificate in DER; ValueError if it is not one. Its signature and most of what it says do not
     matter."""
     ((_, body),) = _elements(der, _SEQUENCE)
     fields = [*_elements(_elements(body)[0][1])]

@@ -75,7 +75,7 @@ class Files:
 
     def _issuers(self, chain: Sequence[Certificate]) -> list[bytes]:
         """What of `ssl-ca-file` is missing between the last certificate of a chain and its root. The root is
-        left out: who does not have it does not trust it."""
+        left out: a peer without it does not trust it."""
         parts = self._certificates("ssl-ca-file", self._config.ssl_ca_file)
         known = {found.subject: (found, pem) for found, pem in zip(map(read, parts), parts)}  # noqa: B905
         missing = []

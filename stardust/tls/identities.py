@@ -7,14 +7,15 @@ certificate has a context of its own; the client's wish (SNI) chooses among them
 
 Rules:
 - Nothing is loaded that does not fit together. OpenSSL, told to load a certificate and the key of another
-  one, would drop the key it has; so each pair is tried in a context that nobody uses, and from memory, for
+  one, would drop the key it has; so each pair is tried in a context that is not in use, and from memory, for
   files may change between two looks.
 - Files that change are read again into the context that is there, which keeps its ticket keys, and so do
   connections. What does not fit, or cannot be read with the rights that are left, changes nothing.
 - An authority can be added to a context, and never be taken out again: those wait for a reload.
 - No question is ever asked on a terminal, which OpenSSL would do for a password.
 
-Importing `ssl` costs 5 MiB and 10 ms. So nobody imports this module by its name: who needs TLS loads it.
+Importing `ssl` costs 5 MiB and 10 ms. So no module imports it by its name; `importlib` loads it where TLS is
+wanted.
 
 Runs in the application's interpreter too.
 """
@@ -69,18 +70,18 @@ class Session(ssl.SSLObject):
 class Identity:
     """A certificate with its key, and the context that presents it. After a ConfigError it is as before.
 
-    `read`: how its files looked when they were read; `told`: how they looked when it was said that they
+    `read`: how its files looked when they were read; `warned`: how they looked when it was said that they
     cannot be, None for never.
     """
 
-    __slots__ = ("_config", "_key_path", "certificate", "context", "path", "read", "told")
+    __slots__ = ("_config", "_key_path", "certificate", "context", "path", "read", "warned")
 
     def __init__(self, config: Config, number: int) -> None:
         self._config = config
         self.path = config.ssl_cert_file[number]
         self._key_path = config.ssl_key_file[number] if config.ssl_key_file else self.path
         self.read = self.look()
-        self.told: Optional[Look] = None
+        self.warned: Optional[Look] = None
         pair = Files(config).pair(self.path, self._key_path)
         self.context = _context(config)
         self._put(pair, self.context)
@@ -163,8 +164,8 @@ class Identities:
     def renew(self, now: float, log: Log) -> None:
         """Take over files that have changed; but look at them once a second at most.
 
-        What cannot be taken over is tried again and again, and told of once: it may be half of a change, or a
-        shortage of the moment.
+        What cannot be taken over is tried again and again, but logged only once: it may be half of a change,
+        or a shortage of the moment.
         """
         if now < self._look_at:
             return
@@ -176,8 +177,8 @@ class Identities:
             try:
                 each.renew(look)
             except ConfigError as fault:
-                if look != each.told:
-                    each.told = look
+                if look != each.warned:
+                    each.warned = look
                     log.warning(
                         f"{each.path} or its key has changed, and cannot be taken over: {fault}. What was "
                         "read before stays in use; a reload reads it with the rights of the server's start"
@@ -193,7 +194,7 @@ class Identities:
             log.warning(f"{' or '.join(self._authorities)} has changed; reload to use the new authorities")
 
     def _name(self) -> None:
-        """Who presents which name: of several certificates with one name, the first."""
+        """Which identity presents which name: of several with one name, the first."""
         self._by_name.clear()
         for each in self._identities:
             each.context.sslobject_class = Session

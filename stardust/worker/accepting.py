@@ -1,8 +1,8 @@
 """Whether newcomers are watched for: at listeners, and at the link from siblings.
 
-They are, unless there is a reason why not, and each reason is taken back by who has given it. New connections
-are accepted only when the application could be called at once, so that the kernel gives them to whichever
-worker is free: hence EPOLLEXCLUSIVE, and no backlog of our own.
+They are, unless there is a reason why not, and each reason is taken back by the room that gave it. New
+connections are accepted only when the application could be called at once, so that the kernel gives them to
+whichever worker is free: hence EPOLLEXCLUSIVE, and no backlog of our own.
 
 Runs in the application's interpreter too.
 """
@@ -14,7 +14,7 @@ from stardust.base.pristine import select
 from stardust.worker.clock import Alarm, Clock
 from stardust.worker.telling import Telling
 
-_SHORTAGE_LASTS = 0.1  # s; without accepting, when there is no room for one more and nobody is idle
+_SHORTAGE_LASTS = 0.1  # s; without accepting, when there is no room for one more and none is idle
 
 BEGINNING, PAUSED, LEAVING, BUSY, SHORTAGE = "beginning", "paused", "leaving", "busy threads", "shortage"
 
@@ -49,15 +49,15 @@ class Accepting:
                 self._epoll.unregister(descriptor)
 
     def suspend(self, why: str) -> None:
-        """For a moment. Who comes meanwhile waits in the kernel, or is taken by a sibling."""
+        """For a moment. Connections that come meanwhile wait in the kernel, or go to a sibling."""
         self._telling.complain(
-            "warning", "shortage", f"takes no connections for {_SHORTAGE_LASTS:g} s: {why}"
+            "warning", "shortage", f"accepts no connections for {_SHORTAGE_LASTS:g} s: {why}"
         )
         self.stop(SHORTAGE)
         self.resume_at.within(_SHORTAGE_LASTS)
 
     def step_back(self, descriptor: int) -> None:
-        """Let siblings be woken first: the kernel asks those who wait at a source in order of arrival."""
+        """Let siblings be woken first: the kernel wakes workers in the order in which they began to wait."""
         if self.on:
             self._epoll.unregister(descriptor)
             self._epoll.register(descriptor, select.EPOLLIN | system.EPOLLEXCLUSIVE)

@@ -1,7 +1,8 @@
 """How many connections a worker takes, in all and of one peer. Pure.
 
-A peer is an IPv4 address, or a subnet of IPv6, 64 bits (RFC 4291 2.5.4): nobody is given less, and another
-address of his own costs nobody anything. Who connects by a UNIX socket is no peer: its file says who may.
+A peer is an IPv4 address, or a subnet of IPv6, 64 bits (RFC 4291 2.5.4): no site gets less,
+and within it a client can change its address as it likes. A connection by a UNIX socket has no peer: the mode
+of the file decides about that.
 
 Runs in the application's interpreter too.
 """
@@ -24,14 +25,14 @@ def capacity(wanted: int, descriptors: int) -> int:
 
 
 def peer(host: str) -> Peer:
-    """Whom connections from an address are counted for; "" for nobody."""
+    """The peer that connections from an address count for; "" for none."""
     if ":" not in host:
         return host
     return int(ipaddress.IPv6Address(host)) >> 64
 
 
 class Admission:
-    """Connections by peer. `most` of each, 0 for any number: then nobody is counted."""
+    """Connections by peer. `most` of each, 0 for any number: then none is counted."""
 
     __slots__ = ("_counts", "most")
 
@@ -44,14 +45,14 @@ class Admission:
         return self.most > 0 and self._counts.get(peer(host), 0) >= self.most
 
     def enter(self, host: str) -> Peer:
-        """Count one more, however many there are. What `leave` is to be told; "" for nobody."""
+        """Count one more, however many there are. Returns what `forget` wants; "" if none is counted."""
         who = peer(host) if self.most else ""
         if who != "":
             self._counts[who] = self._counts.get(who, 0) + 1
         return who
 
-    def leave(self, who: Peer) -> None:
-        """One that was counted has gone. Who has none left costs nothing."""
+    def forget(self, who: Peer) -> None:
+        """One that was counted has gone. A peer without connections takes no memory."""
         left = self._counts[who] - 1
         if left:
             self._counts[who] = left

@@ -44,7 +44,7 @@ class Bodies:
     def take(self, connection: Connection, data: bytes) -> bool:
         """More has come; whether that was all of it: then it is the `content` of the connection.
 
-        Raises ProtocolError for what is no body, is too large, or cannot be kept.
+        Raises ProtocolError for a body that is invalid, too large, or cannot be buffered.
         """
         body = connection.body
         assert body is not None
@@ -58,7 +58,7 @@ class Bodies:
                 return False
             connection.content = body.spool.finish()
         except OSError as fault:
-            self._telling.complain("error", "spool", f"cannot keep a request's body: {fault}")
+            self._telling.complain("error", "spool", f"cannot buffer a request's body: {fault}")
             if fault.errno in OUT_OF_DESCRIPTORS:
                 raise ProtocolError(503, "no descriptor for its body") from None
             raise ProtocolError(507, "disk full") from None

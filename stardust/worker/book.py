@@ -1,10 +1,10 @@
-"""The book of a worker's connections: who is here, and what each of them waits for.
+"""The book of a worker's connections: which are here, and what each of them waits for.
 
 - A connection that waits stands in exactly one queue (deadlines.py), and that has its deadline. Who may be
   slow while it does stands on the list of `paced` as well (pace.py).
 - It belongs to the loop, except while an application thread has its request: then the loop does not watch it,
   and touches nothing of it.
-- When connections or descriptors run short, who is idle goes first.
+- When connections or descriptors run short, idle connections go first.
 
 Runs in the application's interpreter too.
 """
@@ -68,10 +68,10 @@ class Book:
         self.empty_since = clock.now
         self.most = capacity(config.max_connections, process.descriptor_limit())
         self.admission = Admission(config.max_connections_per_peer)
-        self._counted: dict[int, Peer] = {}  # who is counted for whom, by descriptor
+        self._counted: dict[int, Peer] = {}  # the peer that each counts for, by descriptor
         self.budget = Budget(config.max_buffer_memory)
 
-        # "fresh" and "heads" differ in what happens at their end: nobody is told of a request never begun.
+        # "fresh" and "heads" end differently: a request that never began gets no answer.
         self.greeting: Waiting[Connection] = Waiting("handshake-timeout", config.handshake_timeout)
         self.fresh: Waiting[Connection] = Waiting("header-timeout", config.header_timeout)
         self.reading_heads: Waiting[Connection] = Waiting("header-timeout", config.header_timeout)
@@ -173,7 +173,7 @@ class Book:
         if connection.pace is not None:
             self.end_pace(connection)
         if self._counted and connection.number in self._counted:
-            self.admission.leave(self._counted.pop(connection.number))
+            self.admission.forget(self._counted.pop(connection.number))
         del self.connections[connection.number]
         self.empty_since = self._clock.now
         connection.stage = CLOSED

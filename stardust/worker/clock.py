@@ -13,7 +13,7 @@ FOREVER = float("inf")
 
 
 class Clock:
-    """`now` and `looked` (when this turn of the loop began; what came later, nobody has seen yet) are seconds
+    """`now` and `looked` (when this turn of the loop began; what came later was not seen yet) are seconds
     of the monotonic clock; `wall` is what to add for seconds since the epoch; `date` is the value of a Date
     that holds until `date_until`; `wake_at` is never later than the earliest deadline."""
 

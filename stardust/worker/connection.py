@@ -89,7 +89,7 @@ class Connection:
     how much of `buffer` it takes up until it begins; `interest`: what epoll watches it for, 0 for nothing;
     `greetings`: what comes before HTTP, in this order; `movable`: another worker could go on with it;
     `queue`: where it waits for its deadline; `note`: what went wrong, for the access log; `pace`: of the body
-    or response that is on its way, None while nobody looks at it; `by_proxy`: whether its heads tell of
+    or response that is on its way, None while it is not measured; `by_proxy`: whether its heads tell of
     another client, because its peer is a trusted proxy; `stage`: see life.py."""
 
     __slots__ = (
@@ -136,7 +136,7 @@ class Connection:
         self.buffer: Union[bytes, bytearray] = b""
         self.searched = 0
         self.requests = 0
-        self.introduce(environ)
+        self.identify(environ)
         self.by_proxy = False
         self.label = b""  # the peer and the request, for the scoreboard
         self.began = 0.0
@@ -153,8 +153,8 @@ class Connection:
         self.pace: Optional[Pace] = None
         self.note = ""
 
-    def introduce(self, environ: Environ) -> None:
-        """What holds for all its requests, and so who the client is."""
+    def identify(self, environ: Environ) -> None:
+        """Take the environ of all its requests; it says who the client is."""
         self.environ = environ
         self.peer = labelled(environ["REMOTE_ADDR"])
 
@@ -200,7 +200,7 @@ class Connection:
         return self.stage == READING and self.head is None and not self.buffer
 
     def asks(self) -> bool:
-        """Whether something has come that nobody has read yet."""
+        """Whether something has come that was not read yet."""
         try:
             return bool(self.socket.recv(1, socket.MSG_DONTWAIT | socket.MSG_PEEK))
         except OSError:
@@ -299,7 +299,7 @@ class Connection:
         try:
             outbox.push(data)
         except OSError as fault:
-            raise self._given_up(f"its response cannot be kept: {fault}") from None
+            raise self._given_up(f"cannot buffer its response: {fault}") from None
 
     def _given_up(self, reason: str) -> ClientGone:
         """What to raise. Later calls raise too, even if the application goes on: no response has a hole."""

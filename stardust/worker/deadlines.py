@@ -1,4 +1,4 @@
-"""Who waits, and until when.
+"""Which connections wait, and until when.
 
 All connections that wait for the same thing wait equally long. So a queue in order of arrival is in
 order of expiry too: the next deadline is the first member's, and adding, moving and removing are one
@@ -36,7 +36,7 @@ class Waiting(Generic[Member]):
         self.members.pop(member, None)
 
     def next(self) -> float:
-        """When the first deadline passes; infinity if nobody waits."""
+        """When the first deadline passes; infinity if none waits."""
         for deadline in self.members.values():
             return deadline
         return math.inf

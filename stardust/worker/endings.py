@@ -49,7 +49,7 @@ class Endings:
         self._book.drop(connection)
 
     def lose(self, connection: Connection, note: str) -> None:
-        """The response cannot be delivered, or not all of it: nobody shall take a part for the whole."""
+        """The response cannot be delivered, or not all of it: no client shall take a part for the whole."""
         connection.note = note
         if self._telling.access_log is not None:
             self._telling.request(connection)

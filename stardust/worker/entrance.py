@@ -1,4 +1,4 @@
-"""Who is let in: accepted, greeted, or turned away.
+"""How connections come in: accepted, greeted, or turned away.
 
 New connections are taken one at a time, and only when the application could be called at once, so that the
 kernel gives them to whichever worker is free. Those of siblings (siblings.py) come the same way.
@@ -51,8 +51,8 @@ class Door(NamedTuple):
 
 class Entrance:
     """`doors` has the listeners by descriptor; `ways` what takes one more connection, by descriptor too: from
-    the listeners, and from who `add`s one. `link` leads to siblings that may be free when this worker is
-    not."""
+    the listeners, and from what `add` was given. `link` leads to siblings that may be free when this worker
+    is not."""
 
     __slots__ = (
         "_accepting",
@@ -117,24 +117,24 @@ class Entrance:
             self.add(descriptor, partial(self._accept, descriptor, door, kind))
 
     def add(self, descriptor: int, take: Callable[[], bool]) -> None:
-        """Connections come by `descriptor` too: `take` takes one, and returns False if there is none."""
+        """Connections come by `descriptor` too: `take` takes one, and returns False if none waits."""
         self.ways[descriptor] = take
         self._accepting.sources.append(descriptor)
 
     # --- letting in --------------------------------------------------------------------------------------
 
     def let_in(self, descriptor: int) -> None:
-        """Take a connection, if it can be served here. If not, it was this worker that was woken for it all
-        the same, and maybe no other. Take several if each will be served so soon that no sibling could do it
-        much sooner: alone, each would find nothing of our code in the processor's caches."""
+        """Take a connection if it can be served here; else nudge a sibling, since the kernel may have woken
+        no other worker. Take several if each will be served so soon that no sibling could do it much sooner:
+        alone, each would find nothing of our code in the processor's caches."""
         take, book = self.ways[descriptor], self._book
         for turn in range(max(self._serving.at_once(), 1)):
             full = len(book.connections) >= book.most
-            if not self._accepting.on or self._serving.slot.dismissed:
+            if not self._accepting.on or self._serving.slot.retired:
                 self.nudge()
                 return
             if full and turn:
-                return  # somebody waits, or nobody: the next turn of the loop will know
+                return  # whether one waits, the next turn of the loop will know
             if full and not book.make_room():
                 self._accepting.suspend(f"{len(book.connections)} connections, none of them idle")
                 self.nudge()
@@ -264,17 +264,17 @@ class Entrance:
         return self._admit(connection)
 
     def turn_away(self, connection: Connection, reason: str) -> None:
-        """There is to be no HTTP: nobody asked for anything, and there is no request to log."""
+        """Close it before HTTP begins: there was no request to answer or to log."""
         text = f"{connection.environ['REMOTE_ADDR'] or 'a local client'}: {reason}"
-        if connection.by_proxy:  # a mistake in somebody's configuration
-            self._telling.complain("warning", "proxy", f"turned away a trusted proxy, {text}")
+        if connection.by_proxy:  # a mistake in its configuration, or ours
+            self._telling.complain("warning", "proxy", f"closed a connection of a trusted proxy, {text}")
         else:
             self._telling.log.debug(text)
         self._book.drop(connection)
 
     def _admit(self, connection: Connection) -> bool:
-        """Count a new connection for its peer, or turn it away: when it comes, and one of a trusted proxy,
-        which has those of all its clients, when that has told whose it is."""
+        """Count a new connection for its peer, or turn it away. One of a trusted proxy, which carries those
+        of many clients, is counted when the proxy has said whose it is."""
         admission = self._book.admission
         if not admission.most or connection.by_proxy or self._book.is_counted(connection):
             return True
@@ -282,7 +282,7 @@ class Entrance:
         if admission.full(host):
             self._telling.complain("info", _TOO_MANY, f"refused {host}: {_TOO_MANY}")
             if connection.stage == GREETING:
-                self._book.drop(connection)  # who speaks no HTTP yet would not understand
+                self._book.drop(connection)  # a client that speaks no HTTP yet would not understand
             else:
                 self._serving.endings.show_out(connection)
             return False

@@ -1,4 +1,4 @@
-"""The guard: who looks after the other connections of a worker while the application holds its loop.
+"""The guard looks after the other connections of a worker while the application holds its loop.
 
 A thread, for `threads = 1`. When one turn of the loop lasts longer than PATIENCE because the application
 does not return, the guard calls `relieve`, again and again until it does: what has become readable is handed
@@ -74,9 +74,9 @@ class Guard:
             if self.asleep:
                 self._bell.get()
                 late = 0.0
-            pause = until_next(time.monotonic() - self._began(), late)
-            due = time.monotonic() + pause
-            time.sleep(pause)
+            wait = until_next(time.monotonic() - self._began(), late)
+            due = time.monotonic() + wait
+            time.sleep(wait)
             late = max(time.monotonic() - due, late / 2)
             began = self._began()
             if self.turn.acquire(False):

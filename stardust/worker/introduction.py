@@ -1,11 +1,11 @@
 """What a trusted proxy says first on a connection: its PROXY header (http1/proxy.py), before TLS and HTTP.
 
-The connection is the client's from then on: its environ names him, and so do the logs and what siblings get
-with the connection. So the header comes once. Whoever is no trusted proxy has nothing to say here: what he
-sends is read as what comes next, which refuses a header.
+The connection is the client's from then on: its environ names the client, and so do the logs and what
+siblings get with the connection. So the header comes once. It is not read from a peer that is no trusted
+proxy: what comes next (TLS or HTTP) then refuses it.
 
-No byte behind the header is taken: they are looked at, and then as many are received as belong to it. Half
-a header is received too, or else epoll would report it for ever.
+No byte behind the header is taken: the bytes are peeked at, and then those of the header are received. Half a
+header is received too, or else epoll would report it for ever.
 
 Runs in the application's interpreter too.
 """
@@ -39,7 +39,7 @@ class Introduction:
         try:
             data = connection.socket.recv(proxy.MOST - before, socket.MSG_DONTWAIT | socket.MSG_PEEK)
             if not data:
-                raise ClientGone("it ended before its PROXY header did")
+                raise ClientGone("it closed the connection within its PROXY header")
             self._header += data
             header = proxy.read(self._header)
             self._receive(len(data) if header is None else header.size - before)
@@ -50,7 +50,7 @@ class Introduction:
         if header is None:
             return select.EPOLLIN
         if header.client is not None:
-            connection.introduce(environs.connection(connection.environ, *header.client))
+            connection.identify(environs.connection(connection.environ, *header.client))
         return 0
 
     def _receive(self, count: int) -> None:

@@ -1,8 +1,9 @@
 """The event loop of a worker: one blocking call, and in which order everything that it reports has its turn.
 
 A turn goes the way of a request (serving.py) once, step by step for all: first it takes in what has come,
-then it serves who is ready, then it lets new connections in, and serves them. Under load each step so finds
-its code in the processor's caches, which is worth more than any other trick in here (docs/performance.md).
+then it serves those with a whole request, then it lets new connections in, and serves them. Under load each
+step so finds its code in the processor's caches, which is worth more than any other trick in here
+(docs/performance.md).
 
 Nothing waits but `epoll.poll`, and `Connection.send` when a client leaves too much unread.
 
@@ -46,9 +47,8 @@ Reaction = Callable[[Connection], object]
 class Loop:
     """One worker's. `run` returns when the worker is to exit: it was asked to leave, and holds nothing more.
 
-    It makes the rooms, gives each what it needs, and calls them in turn. What the arguments are is said where
-    they go; a worker without a `link` has no siblings, one without a `shelf` leaves nothing to the next
-    start.
+    It makes the rooms, gives each what it needs, and calls them in turn; they say what the arguments are. A
+    worker without a `link` has no siblings; one without a `shelf` stores nothing for the next start.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Loop:
         poll, connections, reactions = self.epoll.poll, self.book.connections, self._reactions()
         serving, siblings = self.serving, self.siblings
         ready, balance, ways, watched = serving.ready, siblings.balance, self.entrance.ways, self.watched
-        while not (standing.leaving and parting.drained()):
+        while not (standing.leaving and parting.finished()):
             wait = 0.0 if ready else clock.wake_at - clock.now
             events = poll(-1 if wait == FOREVER else max(wait, 0.0), _MOST_EVENTS)
             looked = clock.looked = clock.tick()
@@ -165,7 +165,7 @@ class Loop:
                 self.telling.write()
 
     def _let_in(self, entered: Sequence[int]) -> None:
-        """Take whom the kernel has announced at these descriptors, and serve them."""
+        """Take the connections that wait at these descriptors, and serve them."""
         for descriptor in entered:
             self.entrance.let_in(descriptor)
             if self.serving.ready:

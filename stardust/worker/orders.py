@@ -36,7 +36,7 @@ class Orders:
         except BlockingIOError:
             return
         if message is None:
-            # The supervisor is gone. Nobody will follow this worker, and nobody would stop it.
+            # The supervisor is gone: no worker will follow this one, and nothing would stop it.
             self.loop.unwatch(self.channel.fileno())
             self.loop.parting.abandon()
         elif isinstance(message, messages.Ping):
@@ -55,7 +55,7 @@ class Orders:
             assert_never(message)
 
     def _pause(self, number: int) -> None:
-        """Stop accepting first, count then: what this does not tell of, nobody has accepted."""
+        """Stop accepting, then count: so what is not counted was not accepted."""
         self.loop.parting.pause()
         book = self.loop.book
         self.channel.send(messages.Paused(number, len(book.connections), book.empty_since))

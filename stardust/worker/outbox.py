@@ -1,11 +1,12 @@
 """What a connection still has to send: bytes in memory, then on disk, and ranges of files.
 
-A slow reader must not hold a worker. What its socket does not take at once waits here, up to `MEMORY`
-bytes in memory, as far as the worker has so many for all (budget.py), the rest in nameless temporary files;
-the worker's loop sends it as the client reads. No temporary file grows far beyond `SEGMENT`,
-and each is gone as soon as it was sent: so the disk holds what is waiting, not all that ever waited. Files
-that the application returned are sent from the page cache (sendfile(2)) through a duplicate of their
-descriptor, so that the application may close its own at once; over TLS they are read and encrypted piece by
+A slow reader must not hold a worker. What its socket does not take at once waits here: up to `MEMORY` bytes
+in memory, if the worker has so many left for all (base/budget.py), and the rest in nameless temporary files.
+The worker's loop sends it as the client reads. No temporary file grows far beyond `SEGMENT`, and each is gone
+as soon as it was sent, so the disk holds only what still waits.
+
+Files that the application returned are sent from the page cache (sendfile(2)), through a duplicate of their
+descriptor, so that the application may close its own at once. Over TLS they are read and encrypted piece by
 piece.
 """
 
@@ -102,7 +103,7 @@ class Outbox:
             segment.end += written
 
     def _send_bytes(self, sock: Stream, piece: Union[bytes, bytearray]) -> bool:
-        # Released at once: a bytearray that somebody looks at cannot take more.
+        # Released at once: a bytearray with a view on it cannot grow.
         with memoryview(piece) as whole, whole[self._sent :] as rest:
             sent = sock.send(rest, socket.MSG_DONTWAIT)
         self.pending -= sent
@@ -122,7 +123,7 @@ class Outbox:
             data = system.pread(piece.descriptor, min(count, _MOST_READ), piece.offset)
             sent = sock.send(data, socket.MSG_DONTWAIT)
         if sent == 0 and count:
-            raise OSError("the file ended before the length that was announced")
+            raise OSError("the file ended before its announced length")
         piece.offset += sent
         self.pending -= sent
         if piece.offset < piece.end:

@@ -1,6 +1,6 @@
 """Whose time is over, and what follows.
 
-Each wait has its deadline. What came in time is not late, though nobody has looked at it yet: the application
+Each wait has its deadline. What came in time is not late, though it was not read yet: the application
 had the loop, or others were ahead.
 
 Runs in the application's interpreter too.
@@ -52,8 +52,8 @@ class Overdue:
 
     def go_on(self, connection: Connection, since: float) -> None:
         """It has come here from a sibling, where its wait began. One that has been too long ends with the
-        move; any other begins anew, for a queue is in order of arrival. So nobody waits more than twice as
-        long as he should, however often he moves."""
+        move; any other begins anew, for a queue is in order of arrival. So none waits more than twice as long
+        as it should, however often it moves."""
         for queue, act in self._acts:
             if connection.queue is queue:
                 began = connection.began if queue is self._book.reading_heads else since
@@ -62,11 +62,13 @@ class Overdue:
                 return
 
     def _greeting(self, connection: Connection) -> None:
-        """It may have come to an end meanwhile, and nobody have looked: then it is not late."""
+        """It may have come to an end meanwhile, unseen: then it is not late."""
         greeting = self._book.greeting
         self._entrance.greet(connection)
         if connection.queue is greeting:
-            self._entrance.turn_away(connection, f"it has not come to HTTP within {greeting.seconds:g} s")
+            self._entrance.turn_away(
+                connection, f"it did not complete its handshake within {greeting.seconds:g} s"
+            )
 
     def _idle(self, connection: Connection) -> None:
         """Nothing came in time. Or it did, and others are ahead of it: one poll reports so many at most."""

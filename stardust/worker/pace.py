@@ -1,12 +1,12 @@
 """Whether a client's bytes move fast enough, while it is the client's turn to move them. Pure.
 
 The rate is an average from the beginning: each byte buys 1/rate seconds, on top of a grace that is free. So a
-pause is forgiven to who was fast before, and one byte now and then helps nobody, which is what a limit on the
-time without a byte cannot tell.
+client that was fast before may stall for a while, and one byte now and then is not enough. A limit on the
+time without a byte could not tell these two apart.
 
-A deadline that moves with every byte stands in no queue that is in order of arrival (deadlines.py). So the
-loop looks at everybody every LOOK seconds, and who was looked at late is forgiven that time: then it was the
-loop that did neither read nor send.
+A deadline that moves with every byte cannot be in a queue in order of arrival (deadlines.py). So the loop
+looks at all such connections every LOOK seconds. If it looks late, they get that time for free: then it was
+the loop that neither read nor sent.
 
 Runs in the application's interpreter too.
 """
@@ -18,7 +18,7 @@ LOOK = 5.0  # s; between two looks at one client
 BODY_GRACE = 5.0  # s
 
 # A receiver tells of room only when it has read as much as fits a packet (RFC 9293 3.8.6.2.2), or half of its
-# buffer: who takes 240 bytes a second takes 1460 every 6 s at best.
+# buffer: at 240 bytes a second it takes 1460 every 6 s at best.
 RESPONSE_GRACE = 20.0  # s
 
 

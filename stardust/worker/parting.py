@@ -1,7 +1,7 @@
-"""How a worker rests and how it ends: pause, retire, stop.
+"""How a worker pauses and how it ends: pause, retire, stop.
 
-Nothing that was begun is given up: requests are finished, and who waits for one goes to a sibling, or onto
-the shelf. Only when nobody could take them have connections a moment for one more request.
+Nothing that was begun is given up: requests are finished, and connections that wait for one go to siblings,
+or onto the shelf. Only where they cannot, they have a moment for one more request.
 
 Runs in the application's interpreter too.
 """
@@ -18,7 +18,7 @@ from stardust.worker.serving import Serving
 from stardust.worker.siblings import Siblings
 from stardust.worker.standing import Standing, Surroundings
 
-_GIVE_AGAIN = 0.01  # s; until connections that could not be given away are offered again
+_RETRY = 0.01  # s; until connections that could not be given away are offered again
 
 
 class Parting:
@@ -64,7 +64,7 @@ class Parting:
     def pause(self) -> None:
         """Accept nothing until `resume`. What comes waits in the kernel; connections that are here go on.
 
-        What siblings have given away is somebody's connection, though nobody has it: it is taken first.
+        What is in the link is taken first: those are clients' connections too, though no worker holds them.
         """
         self._standing.paused = True
         self._accepting.stop(PAUSED)
@@ -76,17 +76,17 @@ class Parting:
         self._accepting.resume(PAUSED)
 
     def enough(self) -> None:
-        """The limit of requests is reached: leave, if somebody follows."""
+        """The limit of requests is reached: leave, if a successor can be forked."""
         if self._surroundings.replaceable():
             self.leave()
 
     def leave(self, *, final: bool = False) -> None:
         """Take nothing new, finish what was begun, then let the loop's `run` return.
 
-        Connections that wait for a request go to siblings. `final`: nobody follows. So those that are on
+        Connections that wait for a request go to siblings. `final`: no worker follows. So those that are on
         their way to a sibling, and those that queue at listeners of our own, are served first; they would be
-        lost when these close. Whoever waits for a request has `keepalive_timeout`, but not longer than
-        FAREWELL, to begin one; or he goes onto the shelf.
+        lost when these close. A connection that waits for a request has `keepalive_timeout`, but not
+        longer than FAREWELL, to begin one; or it goes onto the shelf.
         """
         standing, siblings = self._standing, self._siblings
         if not standing.leaving:
@@ -107,7 +107,7 @@ class Parting:
             self.hand_over()
 
     def _shorten_waits(self) -> None:
-        """Of those who have nowhere to go."""
+        """Of those that cannot go anywhere."""
         book, standing = self._book, self._standing
         if not standing.handing:
             book.parked.seconds = min(book.parked.seconds, FAREWELL)
@@ -122,21 +122,21 @@ class Parting:
                     book.wait(connection, book.farewell)
 
     def abandon(self) -> None:
-        """Leave without a supervisor: nobody follows, and nobody would take anything from the shelf."""
+        """Leave without a supervisor: no worker follows, and nothing would be taken from the shelf."""
         self._siblings.shelf = None
         self.leave(final=True)
 
-    def drained(self) -> bool:
+    def finished(self) -> bool:
         """Whether a worker that leaves holds nothing more, or must not be waited for any longer."""
         return not self._book.connections or self._clock.now >= self._standing.leave_by
 
     def hand_over(self) -> None:
-        """Leave everybody who waits to siblings, or onto the shelf. Who cannot go now is served meanwhile."""
+        """Give all that wait to siblings, or onto the shelf. Those that cannot go are served meanwhile."""
         self._standing.due = False
         if self._surroundings.stopping() and not self._standing.final:
             self.leave(final=True)
         elif not self._siblings.give_all(self._siblings.waiting()):
-            self._give_at.within(_GIVE_AGAIN)
+            self._give_at.within(_RETRY)
 
     def offer(self) -> None:
         """The moment has come to offer again what could not go, or what waits for a thread."""
@@ -145,4 +145,4 @@ class Parting:
             self.hand_over()
         elif threads is not None and threads.queued:
             self._siblings.give_all(threads.late())
-            self._give_at.within(_GIVE_AGAIN)
+            self._give_at.within(_RETRY)

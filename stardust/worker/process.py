@@ -35,7 +35,7 @@ _IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal
 
 class Inheritance(NamedTuple):
     """What every worker of a generation gets from its zygote. `app` is None if each worker loads its own;
-    `log_descriptor` is that of the access log, None if there is none; `link` leads to its siblings, `shelf`
+    `log_descriptor` is that of the access log, or None; `link` leads to its siblings, `shelf`
     to the next start of the server, None if it is alone."""
 
     generation: int
@@ -59,7 +59,7 @@ def run(
     """Be worker `number` until it is time to leave. `channel` is None if there is no supervisor; `stacks` is
     the descriptor that the stacks of a stuck worker are written to.
 
-    Returns the process's exit code; what went wrong has been told to the supervisor, or logged.
+    Returns the process's exit code; what went wrong was sent to the supervisor, or logged.
     """
     config, scoreboard = heritage.config, heritage.scoreboard
     log = heritage.log.named(f"worker {number}", {"STARDUST_WORKER": number})
@@ -101,7 +101,7 @@ def run(
 
 
 def _load(config: Config, channel: Optional[SupervisorChannel], log: Log) -> Optional[Callable[..., Any]]:
-    """The application, if each worker loads its own; None, and somebody is told, if that fails."""
+    """The application, if each worker loads its own; None if that fails, which is then reported."""
     try:
         return load(config.app)
     except AppLoadError as failure:

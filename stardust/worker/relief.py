@@ -1,4 +1,4 @@
-"""What the guard does (guard.py) while the application has the loop for long: the others are looked after.
+"""What the guard (guard.py) does for other connections while the application has the loop for long.
 
 On the guard's thread, with the loop's own inside the application. HTTP is not for the guard: nothing is
 parsed here, and no application called.
@@ -20,7 +20,7 @@ from stardust.worker.siblings import Siblings
 from stardust.worker.standing import Standing
 
 _MOST_EVENTS = 32
-_LONG = 1.0  # s; after which the application is left alone with its request: nobody shall be lost with it
+_LONG = 1.0  # s; then all others are given away: none shall be lost with a request that never ends
 
 
 class Relief:
@@ -52,7 +52,7 @@ class Relief:
         """
         self._clock.tick()
         siblings = self._siblings
-        # What nobody has taken yet shows that all are as busy: to give more would help nobody.
+        # What is still in the link shows that all siblings are as busy: to give more would not help.
         room = siblings.keeping() or siblings.link is None or not siblings.link.untaken()
         room = room and siblings.give_all([*self._serving.ready])
         for descriptor, _ in self._epoll.poll(0, _MOST_EVENTS):
@@ -77,7 +77,7 @@ class Relief:
         elif connection.stage == LINGERING:
             self._serving.endings.ignore(connection)
         elif connection.stage == GREETING:
-            # Give away whom a proxy introduces just now. TLS does not move.
+            # Give away a connection whose PROXY header is all here. TLS does not move.
             only = all(isinstance(each, Introduction) for each in connection.greetings)
             if only and self._entrance.greeted(connection):
                 self._book.wait(connection, self._book.fresh)

@@ -40,7 +40,7 @@ _MOST_AT_ONCE = 1024 * 1024  # bytes for one send: other connections have their 
 _MOST_HANDSHAKE = 256 * 1024  # bytes of a client's; OpenSSL takes chains of certificates of up to 100 KiB
 _MOST_ANSWERS = 65536  # bytes that OpenSSL may have to say by itself, to a client that does not read
 
-_PLAIN = b"This port speaks HTTPS only: ask for https://.\n"
+_PLAIN = b"This port speaks HTTPS only. Use https:// instead of http://.\n"
 
 
 class SecureSocket:
@@ -143,7 +143,7 @@ class SecureSocket:
             self._wire = memoryview(self._outgoing.read())
             self._push()
         elif self._outgoing.pending > _MOST_ANSWERS:
-            raise ConnectionAbortedError("the client asks for answers, and takes none")
+            raise ConnectionAbortedError("the client demands replies, but does not read them")
 
     def _awaited(self) -> bytes:
         while True:
@@ -156,7 +156,7 @@ class SecureSocket:
 
     def send(self, data: Bytes, flags: int = 0, /) -> int:
         """How many bytes have left. The next call is for the rest, of which some is encrypted already: it
-        must begin with the same bytes, as it does for whoever sends all that he has."""
+        must begin with the same bytes, as it does if all that waits is sent."""
         with memoryview(data) as view:
             sent = self._send(view, min(len(view), _MOST_AT_ONCE))
         if sent or not data:
@@ -348,7 +348,7 @@ class Handshake:
     def go_on(self) -> int:
         """Do what can be done now; returns what to wait for (select.EPOLLIN, EPOLLOUT), 0 when it is done.
 
-        Raises ClientGone, with a reason for the log; the client has then been told too.
+        Raises ClientGone, with a reason for the log; the client then has an answer.
         """
         sock, done = self._socket, False
         if self._connection.buffer:  # what a greeting before this one has read too far
@@ -367,7 +367,9 @@ class Handshake:
                 raise ClientGone(f"TLS handshake: {fault.strerror}") from None
             self._received += len(data)
             if not data or self._received > _MOST_HANDSHAKE:
-                raise ClientGone(f"TLS handshake: {'too long' if data else 'the client has left'}")
+                raise ClientGone(
+                    f"TLS handshake: {'too long' if data else 'the client closed the connection'}"
+                )
             self._incoming.write(data)
             done = self._step()
         return select.EPOLLOUT
@@ -402,10 +404,10 @@ class Handshake:
         try:
             environ = _environ(connection.environ, session)
         except (ssl.SSLError, ValueError) as fault:
-            raise ClientGone(f"TLS handshake: a certificate that cannot be read: {fault}") from None
+            raise ClientGone(f"TLS handshake: cannot parse the client's certificate: {fault}") from None
         if connection.listener.kind != TCP:
             environ["SERVER_PORT"] = "443"  # it has none; this is the one that belongs to the scheme
-        connection.introduce(environ)
+        connection.identify(environ)
         connection.socket = SecureSocket(self._socket, session, self._incoming, self._outgoing)
 
 
@@ -437,7 +439,7 @@ def _reason(fault: ssl.SSLError) -> str:
 
 
 def _plain_answer() -> bytes:
-    """To somebody who speaks plain HTTP here."""
+    """To a client that speaks plain HTTP here."""
     date = response.date(time.time())
     return b"".join(
         (

@@ -60,9 +60,9 @@ _HARAKIRI = "stardust.harakiri.commit"
 class Serving:
     """`ready` are those with a request, or what came behind their last; `requests` is how many have begun.
 
-    `guard`, if there is one, looks after the others while the application runs; with `threads` there is none.
+    `guard`, if there is one, looks after the others while the application runs; with `threads` it is None.
     `leave()` has the worker leave, and `enough()` too if a successor could be forked: the limit of requests
-    is reached. `report` is told what is wrong with the application, instead of `wsgi.errors`.
+    is reached. `report` gets what is wrong with the application, instead of `wsgi.errors`.
     """
 
     __slots__ = (
@@ -138,7 +138,7 @@ class Serving:
         self._took = 0.0  # s; what a request took lately; without threads
 
     def serve(self) -> None:
-        """Serve who is ready, each once: their next requests wait until everybody else had a turn."""
+        """Serve those that are ready, each once: their next requests wait until all others had a turn."""
         ready, clock = self.ready, self.clock
         began = clock.now
         turns = count = len(ready)

@@ -1,6 +1,6 @@
-"""Who goes to another worker, and who comes from one (handoff.py).
+"""Which connections go to another worker, and which come from one (ipc/handoff.py).
 
-Nobody waits here for somebody else's request: while the application has the loop (relief.py), while all
+No connection waits for the request of another: while the application has the loop (relief.py), while all
 application threads are busy, and when this worker leaves, siblings get connections. When the whole server
 stops, idle ones go onto the shelf, for its next start.
 
@@ -74,10 +74,10 @@ class Siblings:
         if link is not None:
             entrance.add(link.fileno(), self.take)
 
-    # --- who comes ---------------------------------------------------------------------------------------
+    # --- those that come ---------------------------------------------------------------------------------
 
     def take(self) -> bool:
-        """Take one connection that a sibling has given away, and go on with it; False if there is none."""
+        """Take one connection that a sibling has given away, and go on with it; False if none waits."""
         assert self.link is not None
         try:
             taken = self.link.take()
@@ -86,7 +86,7 @@ class Siblings:
         except OSError as fault:
             return self._entrance.short(fault)
         except HandoffError as fault:
-            self._telling.complain("error", "handoff", f"a worker has sent what is no connection: {fault}")
+            self._telling.complain("error", "handoff", f"a worker sent an invalid connection: {fault}")
             return True
         if taken is None:
             self._entrance.look()
@@ -108,7 +108,7 @@ class Siblings:
         while self.link is not None and self.take():
             pass
 
-    # --- who goes ----------------------------------------------------------------------------------------
+    # --- those that go -----------------------------------------------------------------------------------
 
     def give(self, connection: Connection) -> bool:
         """Give a connection to whichever sibling is free first, or onto the shelf; False if it cannot go, or
@@ -157,7 +157,7 @@ class Siblings:
         return idle and connection.received is not None
 
     def level(self, events: Sequence[tuple[int, int]]) -> None:
-        """Leave some of those who ask just now to siblings, if they have less to do."""
+        """Give siblings some of those that have just sent a request, if they have less to do."""
         now, connections = self._clock.now, self._book.connections
         excess = self.balance.excess(self._serving.requests, self._surroundings.served(now - PATIENCE), now)
         if excess and self._accepting.on:

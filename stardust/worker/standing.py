@@ -1,4 +1,4 @@
-"""How a worker stands: whether it serves, rests or leaves, and for good; and how the whole server does.
+"""How a worker stands: whether it serves, pauses or leaves, and for good; and how the whole server does.
 
 Flags that several rooms read. Only `Parting` changes them. Runs in the application's interpreter too.
 """
@@ -14,8 +14,8 @@ from stardust.worker.clock import FOREVER
 
 class Standing:
     """`paused`: nothing is accepted for a moment; `leaving`: nothing new is taken, and the loop ends when
-    nothing is left, or at `leave_by`, in seconds of the monotonic clock; `final`: nobody follows; `handing`:
-    what it leaves goes elsewhere, to siblings or onto the shelf."""
+    nothing is left, or at `leave_by`, in seconds of the monotonic clock; `final`: no worker follows;
+    `handing`: what waits here goes to siblings or onto the shelf; `due`: some wait since."""
 
     __slots__ = ("due", "final", "handing", "leave_by", "leaving", "paused")
 

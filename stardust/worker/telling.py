@@ -31,7 +31,7 @@ class AccessLog(NamedTuple):
 
 
 class Telling:
-    """`log` is the worker's own; without an `access_log` nobody is to call `request` or `write`."""
+    """`log` is the worker's own; without an `access_log`, `request` and `write` are not called."""
 
     __slots__ = ("_clock", "_pid", "_records", "_seldom", "access_log", "log")
 
@@ -49,10 +49,10 @@ class Telling:
         self._clock.wake_by(self._seldom.next())
 
     def claim(self, connection: Connection, claim: ClaimError) -> None:
-        """Whoever runs a proxy before this server may wonder why nobody believes it."""
+        """Log that a header was removed: an operator whose proxy is not trusted looks for the reason."""
         peer, header = connection.environ["REMOTE_ADDR"], forwarded.header_of(claim.key)
         named = f"{peer} is not" if peer else '"unix:" is not'
-        self.log.info(f"{header} of {peer or 'a local client'} was removed: {named} in trusted-proxies")
+        self.log.info(f"removed {header} of {peer or 'a local client'}: {named} in trusted-proxies")
 
     def left_out(self, name: str) -> None:
         """A field of the application's response belongs to the connection, which is ours."""

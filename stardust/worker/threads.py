@@ -1,9 +1,9 @@
-"""Application threads, for `threads` above 1: which of them has which request, and who waits for one.
+"""Application threads, for `threads` above 1: which has which request, and which requests wait.
 
 Each runs one request at a time, the loop does all else. A task is handed over with `submit`; when it is done
 it appears in `done`, and `fileno` becomes readable. Between the two the task belongs to its thread alone, so
-nothing in it needs a lock. While all are busy, nothing is accepted, and whose request has come waits: for one
-of them, and after PATIENCE for a sibling's too.
+nothing in it needs a lock. While all are busy, nothing is accepted, and a request that has come waits: for
+one of them, and after PATIENCE for a sibling's too.
 
 Runs in the application's interpreter too.
 """

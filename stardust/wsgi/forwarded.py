@@ -102,16 +102,16 @@ class Unheard:
     """What is removed from heads of strangers. `unheard(key)`: `claims(key)`, but the first that is one
     raises ClaimError instead: somebody may wonder where it has gone."""
 
-    __slots__ = ("_told",)
+    __slots__ = ("_logged",)
 
     def __init__(self) -> None:
-        self._told = False
+        self._logged = False
 
     def __call__(self, key: str) -> bool:
         if not claims(key):
             return False
-        if not self._told:
-            self._told = True
+        if not self._logged:
+            self._logged = True
             raise ClaimError(key)
         return True
 

@@ -81,7 +81,7 @@ def load(app: str) -> Callable[..., Any]:
 
 
 def parse(app: str) -> Reference:
-    """The parts of `app`. Pure; AppLoadError if it is none of the forms above."""
+    """The parts of `app`. Pure; AppLoadError if it has none of the forms above."""
     if app.endswith(")") and not app.endswith("()"):
         for place, name in _calls(app):
             call = _call(app[len(place) + 1 :])
@@ -275,7 +275,7 @@ def _reason(error: BaseException, trace: Optional[TracebackType]) -> str:
 
 
 def _theirs(trace: Optional[TracebackType]) -> Optional[TracebackType]:
-    """`trace` from its first frame that is neither ours nor the import system's; None if there is none."""
+    """`trace` from its first frame that is neither ours nor the import system's, or None."""
     while trace is not None:
         source = trace.tb_frame.f_code.co_filename
         # "<frozen importlib._bootstrap>"; PyPy has "<builtin>/frozen importlib._bootstrap_external" as well.

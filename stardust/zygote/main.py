@@ -1,4 +1,4 @@
-"""The zygote: a fresh interpreter that loads the application once and forks workers when told to.
+"""The zygote: a fresh interpreter that loads the application once and forks workers on the supervisor's word.
 
 It is the process `config.python` with nothing of the server in it but this package, so that it may be any
 interpreter and virtualenv. It waits in one place, `channel.receive`, and does what the message says:
@@ -173,10 +173,10 @@ def _listener(descriptor: int) -> socket.socket:
 
 
 def _with_tls(heritage: Inheritance, names: Sequence[str]) -> Inheritance:
-    """Have those listeners speak TLS that are to; `names` are those of the doors. Raises ConfigError.
+    """Have listeners speak TLS, if their settings say so; `names` are those of the doors. Raises ConfigError.
 
-    Here, because the keys may be for root's eyes only, and because all workers that are forked from here then
-    have the same contexts (tls.py).
+    This is done here because only root may be able to read the keys, and because all workers forked from here
+    then have the same contexts (tls/identities.py).
     """
     config, log = heritage.config, heritage.log
     speaking = [config.speaks_tls(name) for name in names]

@@ -198,7 +198,7 @@ def test_it_may_refuse(tmp_path: Path, listener: socket.socket, packages: Path, 
     """Who asks and is refused gets an answer in HTTP; who raises StopIteration unasked has made a mistake."""
     with Server(
         tmp_path,
-        settings(packages, threads),
+        settings(packages, threads, "max-keepalive-reqs = 0"),
         app=CHAT,
         sockets={"http": listener},
         trouble="StopIteration|/lazy|Traceback",

@@ -141,16 +141,16 @@ def test_the_descriptor_is_closed_on_exec(board: Scoreboard) -> None:
     assert not os.get_inheritable(board.descriptor)
 
 
-def test_a_dismissal_is_seen_by_the_worker() -> None:
+def test_retirement_is_seen_by_the_worker() -> None:
     board = Scoreboard.create()
     slot = board.slot(3)
     slot.born(1, 1, 0.0)
-    seen = [slot.dismissed]
-    board.dismiss(3)
+    seen = [slot.retired]
+    board.retire(3)
     slot.busy(1, 2.0, 0.0, b"x")
-    seen.append(slot.dismissed)
+    seen.append(slot.retired)
     board.clear(3)
-    seen.append(slot.dismissed)
+    seen.append(slot.retired)
     assert seen == [False, True, False]
 
 

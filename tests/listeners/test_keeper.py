@@ -71,7 +71,7 @@ def config(*tables: Listen, ipv6: bool = True) -> Config:
 
 def end(keeper: Keeper, listeners: list[Listener]) -> None:
     for each in listeners:
-        keeper.leave(each)
+        keeper.spare(each)
 
 
 def connects(where: tuple[str, int] | str | bytes) -> bool:
@@ -218,7 +218,7 @@ def test_each_is_stored_once_and_inherited_ones_never(manager: Manager) -> None:
 
 def test_without_a_manager_closing_is_all_there_is(tmp_path: Path) -> None:
     path = str(tmp_path / "http.sock")
-    for let_go in (Keeper.close, Keeper.leave):
+    for let_go in (Keeper.close, Keeper.spare):
         keeper = Keeper(Notifier(""), [])
         (one,) = keeper.open(config(at(path)), [], [])
         let_go(keeper, one)

@@ -42,7 +42,7 @@ class Load:
     limit     so many answers end the load by themselves
 
     `failures` holds what went wrong, one text a connection, which begins with the client's own address;
-    `answers` counts the bodies of 200 responses, the first bytes of long ones; `dismissals` counts how often
+    `answers` counts the bodies of 200 responses, the first bytes of long ones; `closes` counts how often
     one that would have kept its connection was told to close it. All may be read at any time.
     """
 
@@ -58,7 +58,7 @@ class Load:
     ) -> None:
         self.failures: list[str] = []
         self.answers: Counter[str] = Counter()
-        self.dismissals = 0
+        self.closes = 0
         self._address = address
         self._limit = limit
         self._pace = PACE * (clients + keeping)
@@ -103,7 +103,7 @@ class Load:
                 if source:
                     name = "{}:{}".format(*connection.socket.getsockname())
                 lasts = yield from self._run(connection, errand)
-                self.dismissals += keeps and not lasts
+                self.closes += keeps and not lasts
             except (BrokenError, OSError) as error:
                 lasts = False
                 self.failures.append(f"{name} {error!r}")

@@ -40,7 +40,7 @@ def listener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[socket.
 
 def unharmed(load: Load) -> None:
     assert load.failures == []
-    assert load.dismissals == 0
+    assert load.closes == 0
 
 
 def test_s5_idle_connections_hold_no_worker(tmp_path: Path, listener: socket.socket) -> None:

@@ -254,7 +254,7 @@ def scarce(place: Path, listener: socket.socket, what: str, more: str = "", **en
         app=SCARCE,
         sockets={"http": listener},
         environ={"SCARCE": what, **environ},
-        trouble="cannot keep a request's body|cannot fork|MemoryError|Traceback|application error|killed",
+        trouble="cannot buffer a request's body|cannot fork|MemoryError|Traceback|application error|killed",
     )
 
 
@@ -275,7 +275,7 @@ def test_no_room_for_a_body(tmp_path: Path, listener: socket.socket, what: str, 
             assert (answer.status, answer.closes) == (507, True)
             answer = exchange(server.address, request("POST", "/", "Connection: close", body=bytes(100_000)))
             assert (answer.status, answer.body) == (200, b"100000")
-        assert "cannot keep a request's body: [Errno" in server.log
+        assert "cannot buffer a request's body: [Errno" in server.log
         assert reason in server.log
         until(lambda: int(server.get("/descriptors").body) == before)
 
@@ -327,7 +327,7 @@ def test_s10_the_application_has_all_descriptors(tmp_path: Path, listener: socke
             """One more takes an idle one's place, and may lose it while it has sent nothing itself."""
             waiting.append(stack.enter_context(Connection(server.address)))
             waiting[-1].send(HALF_HEAD)
-            return "takes no connections for 0.1 s: Too many open files" in server.log
+            return "accepts no connections for 0.1 s: Too many open files" in server.log
 
         until(exhausted)
         for each in idle:
@@ -348,7 +348,7 @@ def test_p9_nowhere_to_put_a_body(tmp_path: Path, listener: socket.socket) -> No
         assert (answer.status, answer.body) == (200, b"5")
         answer = exchange(server.address, request("POST", "/", body=bytes(100_000)))
         assert (answer.status, answer.closes) == (507, True)
-        assert "cannot keep a request's body: [Errno 2] No such file or directory" in server.log
+        assert "cannot buffer a request's body: [Errno 2] No such file or directory" in server.log
 
 
 def test_p2_no_process_for_a_worker(tmp_path: Path, listener: socket.socket) -> None:

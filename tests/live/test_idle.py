@@ -33,7 +33,7 @@ def test_nobody_comes(tmp_path: Path, listener: socket.socket, threads: int) -> 
     with Server(tmp_path, settings, sockets={"http": listener}) as server:
         server.ready()
         left(server)
-        assert "idle for 0.05 s: leaving; the next connection starts the server again" in server.log
+        assert "idle for 0.05 s: exiting; the next connection starts the server again" in server.log
 
 
 def test_the_next_connection_is_for_the_next_start(tmp_path: Path, listener: socket.socket) -> None:
@@ -55,7 +55,7 @@ def test_an_idle_connection_holds_it(tmp_path: Path, listener: socket.socket) ->
             for pauses in range(1, 4):
                 parked.send(request("GET", "/"))
                 assert parked.receive().text == "hello\n"
-                server.await_log(rf"(?s)(asking.*going on.*){{{pauses}}}")
+                server.await_log(rf"(?s)(asking.*continuing.*){{{pauses}}}")
                 assert get(server.address).text == "hello\n"
         left(server)
 
@@ -82,7 +82,7 @@ def test_a_worker_that_does_not_answer(tmp_path: Path, listener: socket.socket) 
             stopped = min(server.workers())
             os.kill(stopped, signal.SIGSTOP)
             first.socket.close()
-            server.await_log("(?s)(asking.*going on.*){3}")
+            server.await_log("(?s)(asking.*continuing.*){3}")
             assert not server.manager.said("STOPPING")
             os.kill(stopped, signal.SIGCONT)
             left(server)

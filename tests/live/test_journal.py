@@ -115,7 +115,7 @@ def test_reloads_in_records(tmp_path: Path, listener: socket.socket, journald: J
         assert server.control("reload").code == 1
         failed = journald.expect("MESSAGE_ID", events.RELOAD_FAILED.id)
         assert (failed["PRIORITY"], failed["STARDUST_GENERATION"]) == ("3", "3")
-        assert "; generation 2 goes on\nTraceback (most recent call last):\n" in failed["MESSAGE"]
+        assert "; generation 2 keeps serving\nTraceback (most recent call last):\n" in failed["MESSAGE"]
     assert server.log == ""
 
 

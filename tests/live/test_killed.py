@@ -28,7 +28,7 @@ from tests.live.load import Load
 from tests.live.sockdiag import peers
 
 SECONDS = float(os.environ.get("STARDUST_TEST_KILLING", "20"))
-PAUSE = 0.1  # s; between two kills
+INTERVAL = 0.1  # s; between two kills
 WORKERS = 10
 SETTINGS = f"""
 max-workers = {WORKERS}
@@ -79,7 +79,7 @@ def kills(server: Server, zygote: int, spared: Collection[int]) -> dict[int, Foo
 
 
 def kill_workers(zygote: int, spared: Collection[int], seconds: float) -> set[str]:
-    """Kills a worker in each PAUSE; the clients of what they held, as Load's failures name them."""
+    """Kills a worker in each INTERVAL; the clients of what they held, as Load's failures name them."""
     chance = random.Random(1)
     lost: set[str] = set()
     moment = time.monotonic()
@@ -87,7 +87,7 @@ def kill_workers(zygote: int, spared: Collection[int], seconds: float) -> set[st
     while moment < end:
         # Nothing is waited for but the moment: no test waits longer because of it.
         threading.Event().wait(max(0.0, moment - time.monotonic()))
-        moment += PAUSE
+        moment += INTERVAL
         living = [pid for pid in children(zygote) - {*spared} if states(pid) - {"Z"}]
         if living:
             victim = chance.choice(living)

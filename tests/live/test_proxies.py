@@ -45,7 +45,7 @@ def test_reloads(tmp_path: Path, listener: socket.socket, title: str) -> None:
                     load.await_answers(100)
             assert any(map(peers, server.workers())), "the proxy has kept no connection"
     assert load.failures == []
-    assert load.dismissals == 0
+    assert load.closes == 0
 
 
 # --- whom the application sees -----------------------------------------------------------------------------

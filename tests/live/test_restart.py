@@ -75,7 +75,7 @@ def test_a_parked_connection(tmp_path: Path, run: Run, kind: str) -> None:
                 if number:
                     assert client.receive().text == "hello\n"
                     taken_back(server, store)
-                    assert "connections that outlived the restart: 1" in server.log
+                    assert "connections taken back after the restart: 1" in server.log
                 known.append(json.loads(ask(client, "/variables")))
                 assert not server.manager.said("FDSTORE")
                 stop(server)
@@ -193,7 +193,7 @@ def test_under_load(run: Run, listener: socket.socket, threads: int) -> None:
             server.ready()
             load.await_answers(200)
             load.end()
-    assert (load.failures, load.dismissals) == ([], 0)
+    assert (load.failures, load.closes) == ([], 0)
 
 
 def test_hundreds(run: Run, listener: socket.socket) -> None:
@@ -348,7 +348,7 @@ def test_more_than_fit(run: Run, listener: socket.socket) -> None:
         assert stored(store) == 3
         with run(sockets={"http": listener}, store=store) as server:
             server.ready()
-            server.await_log("connections that outlived the restart: 3")
+            server.await_log("connections taken back after the restart: 3")
             taken_back(server, store)
             answers = 0
             for client in clients:

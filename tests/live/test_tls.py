@@ -115,7 +115,7 @@ def test_one_server_has_both(tmp_path: Path, realm: Realm) -> None:
             assert connection.variables()["wsgi.url_scheme"] == "https"
         answer = get(secure.getsockname())
         assert (answer.status, answer.closes) == (400, True)
-        assert answer.text == "This port speaks HTTPS only: ask for https://.\n"
+        assert answer.text == "This port speaks HTTPS only. Use https:// instead of http://.\n"
         with pytest.raises(ssl.SSLError):
             SecureConnection(plain.getsockname(), realm.trusting())
 

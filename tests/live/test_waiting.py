@@ -181,7 +181,7 @@ def test_a_worker_that_was_taken_over(tmp_path: Path, listener: socket.socket) -
             load.await_answers(100)
         assert not load.failures
         assert server.workers().keys() == before
-        assert "a worker has sent what is no connection" in server.log
+        assert "a worker sent an invalid connection" in server.log
 
 
 def test_stopping_while_connections_are_on_their_way(

@@ -56,7 +56,7 @@ def test_it_leaves_and_is_started_again(machine: Machine) -> None:
         left(instance)
         assert machine.show(instance.socket, "SubState") == "listening"
         assert len(exits(instance)) == runs
-    said = "supervisor: idle for 0.1 s: leaving; the next connection starts the server again"
+    said = "supervisor: idle for 0.1 s: exiting; the next connection starts the server again"
     assert exits(instance) == [said] * 2
 
 
@@ -70,7 +70,7 @@ def test_an_open_connection_keeps_the_service(machine: Machine) -> None:
             parked.send(request("GET", "/"))
             assert parked.receive().text == "hello\n"
             machine.until(
-                lambda times=times: machine.log(instance.service).count("not idle: going on") >= times,  # type: ignore[misc]
+                lambda times=times: machine.log(instance.service).count("not idle: continuing") >= times,  # type: ignore[misc]
                 "it was asked",
             )
         assert machine.active(instance.service) == "active"

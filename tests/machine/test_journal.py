@@ -103,7 +103,7 @@ def test_start_and_reloads(shop: Instance) -> None:
     failed = event(shop, events.RELOAD_FAILED)
     assert (failed["PRIORITY"], failed["STARDUST_GENERATION"]) == (ERROR, "3")
     first, second, *lines = failed["MESSAGE"].splitlines()
-    assert first.endswith("LookupError: oops (/srv/shop/app.py:2); generation 2 goes on")
+    assert first.endswith("LookupError: oops (/srv/shop/app.py:2); generation 2 keeps serving")
     assert second == "Traceback (most recent call last):"
     assert '  File "/srv/shop/app.py", line 2, in stock' in lines
     assert lines[-1] == "LookupError: oops"

@@ -81,7 +81,8 @@ def test_a_client_that_systemd_gives_up_on_takes_the_reload_with_it(machine: Mac
             assert reload.wait(60) == 1
     assert machine.show(instance.service, "ReloadResult") == "signal"
     machine.until(
-        lambda: "whoever asked for it has gone" in instance.status_line, "the reload was rolled back"
+        lambda: "the client that asked for it has disconnected" in instance.status_line,
+        "the reload was rolled back",
     )
     assert instance.get().text == "one"
     assert instance.status()["generation"] == 1

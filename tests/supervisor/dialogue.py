@@ -21,10 +21,10 @@ from stardust.supervisor.vocabulary import (
     Action,
     Conclude,
     Configured,
+    End,
     Event,
     Fork,
     Forked,
-    Leave,
     Loaded,
     Ordered,
     Pause,
@@ -108,7 +108,7 @@ class Dialogue:
                     self.state = observe(self.state, Configured(action.generation, self.policy), self.now)
                 if isinstance(action, Fork) and not self.silent:
                     self.state = observe(self.state, Forked(action.worker), self.now)
-            if not actions or isinstance(actions[-1], Leave):
+            if not actions or isinstance(actions[-1], End):
                 return
         pytest.fail("\n".join([*self.transcript, f"it never settles: {actions}"]), pytrace=False)
 

@@ -132,7 +132,7 @@ class Stage:
         assert message is not None
         return message
 
-    def introduced(self, generation: int = 1) -> None:
+    def briefed(self, generation: int = 1) -> None:
         """It was told what it is first, and needs none of it."""
         first = self.hear(generation)
         assert isinstance(first, messages.Generation)
@@ -142,7 +142,7 @@ class Stage:
     def boot(self) -> None:
         """Generation 1 serves."""
         self.settle()
-        self.introduced()
+        self.briefed()
         self.zygotes[0].send(messages.Loaded())
         wanted = self.config.max_workers
         self.until(lambda: len(self.supervisor.children.book) == wanted)

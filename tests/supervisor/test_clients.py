@@ -32,7 +32,7 @@ RELOADING = State(serving=1, coming=2, next_generation=3, asked=True)
 GOOD = Outcome(True, "", "", generation=2, at=1.0)
 BAD = Outcome(False, "it does not load", "Traceback …\nImportError: shop", generation=1, at=1.0)
 
-WAIT = {"progress": "waiting for the reload that is under way"}
+WAIT = {"progress": "waiting for the current reload to finish"}
 
 
 def verdict(ok: bool, reason: str, detail: str = "", data: object = None) -> dict[str, object]:

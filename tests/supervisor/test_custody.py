@@ -283,7 +283,7 @@ def test_what_is_no_connection(first: Run) -> None:
         assert first.custody.shelf.give(null.fileno(), PASSAGE)
     first.custody.shelf.nudge()
     assert [name for _, name in first.store_all()] == [TABLE]
-    assert "a worker has sent what is no connection" in first.log.read_text()
+    assert "a worker sent an invalid connection" in first.log.read_text()
     os.close(first.stored[0][0])
 
 
@@ -391,7 +391,7 @@ def test_where_no_memory_is_to_be_had_nothing_is_stored(
         it.settle()
         assert not it.supervisor.scoreboard.storing
         assert it.supervisor.state.crossing == Crossing()
-        assert "idle connections will not outlive this stop: Too many open files" in it.log.read_text()
+        assert "cannot store idle connections for the next start: Too many open files" in it.log.read_text()
 
 
 @pytest.mark.parametrize("notify", [False, True], ids=["nobody keeps them", "not wanted"])

@@ -130,7 +130,7 @@ def test_s11_a_backlog_that_the_kernel_cuts(
     monkeypatch.setattr(listener, "SOMAXCONN_FILE", str(tmp_path / "somaxconn"))
     it = stage(backlog=wanted)
     it.settle()
-    text = "warning: backlog = 4097, and the kernel keeps no more than 4096 connections waiting"
+    text = "warning: backlog = 4097, but the kernel allows only 4096 waiting connections"
     assert (text in it.log.read_text()) is warned
 
 
@@ -145,7 +145,7 @@ def test_reload_of_a_broken_file_starts_nothing(stage: Callable[..., Stage], tmp
     assert list(it.supervisor.generations.book) == [1]
     log = it.log.read_text()
     assert f"generation 2 failed: {tmp_path / 'stardust.toml'}:2: max-workers" in log
-    assert "; generation 1 goes on" in log
+    assert "; generation 1 keeps serving" in log
 
 
 def test_idle_timeout_without_systemd_is_warned_of(stage: Callable[..., Stage], tmp_path: Path) -> None:

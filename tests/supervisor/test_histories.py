@@ -306,7 +306,7 @@ class Histories(RuleBasedStateMachine):
         self.happen()
 
     def teardown(self) -> None:
-        """After any history a kind world comes to rest, reloads, and stops: with Leave(OK), once.
+        """After any history a kind world comes to rest, reloads, and stops: with End(OK), once.
 
         Hypothesis comes here after an exception too: a broken rule, or a time limit of the test run. What was
         broken off is not judged, for a second verdict would hide the first.

@@ -18,7 +18,9 @@ from stardust.supervisor.vocabulary import (
     Conclude,
     Configured,
     Dump,
+    End,
     Event,
+    ExitIdle,
     Failed,
     Fork,
     ForkFailed,
@@ -27,8 +29,6 @@ from stardust.supervisor.vocabulary import (
     HandOn,
     Kill,
     KillZygote,
-    Leave,
-    LeaveIdle,
     Leaving,
     Loaded,
     Looked,
@@ -104,7 +104,7 @@ def test_boot_that_fails(name: str) -> None:
     dialogue = booting() >> cause << SayStopping()
     if not isinstance(cause, ZygoteGone):
         dialogue = dialogue << Close(1) >> ZygoteGone(1)
-    assert dialogue << Leave(code)
+    assert dialogue << End(code)
 
 
 def test_boot_that_takes_too_long() -> None:
@@ -115,7 +115,7 @@ def test_boot_that_takes_too_long() -> None:
         << SayStopping()
         << Close(1)
         >> ZygoteGone(1)
-        << Leave(Exit.APPLICATION)
+        << End(Exit.APPLICATION)
     )
 
 
@@ -134,7 +134,7 @@ def test_boot_with_a_worker_that_cannot_load() -> None:
         >> Gone(2, "killed by SIGKILL")
         << Close(1)
         >> ZygoteGone(1)
-        << Leave(Exit.APPLICATION)
+        << End(Exit.APPLICATION)
     )
     assert dialogue
     assert dialogue.state.last == Outcome(False, "ImportError", "Traceback", 0, 0.0)
@@ -178,7 +178,7 @@ def test_reload_to_fewer_workers() -> None:
 FAILURES_WHILE_LOADING: dict[str, tuple[Event, Conclude]] = {
     "configuration": (Failed(2, "x = 1: no such key", "", Exit.CONFIG), failed("x = 1: no such key")),
     "load": (Failed(2, "ImportError", "Traceback"), failed("ImportError", "Traceback")),
-    "client gone": (ReloadAbandoned(), failed("whoever asked for it has gone")),
+    "client gone": (ReloadAbandoned(), failed("the client that asked for it has disconnected")),
 }
 
 
@@ -404,19 +404,19 @@ def test_stop() -> None:
     """Requests in flight are finished; the zygote goes after its workers, the supervisor last."""
     dialogue = serving() >> StopAsked() << SayStopping() << Retire(1, final=True) << Retire(2, final=True)
     dialogue = dialogue << Asleep(30) >> Gone(1, "exit code 0") >> Gone(2, "exit code 0") << Close(1)
-    assert dialogue << Asleep() >> ZygoteGone(1) << Leave(Exit.OK)
+    assert dialogue << Asleep() >> ZygoteGone(1) << End(Exit.OK)
 
 
 def test_stop_kills_who_takes_longer_than_graceful_timeout() -> None:
     dialogue = serving(workers=1, graceful_timeout=7.0) >> StopAsked() << SayStopping()
     dialogue = dialogue << Retire(1, final=True) >> Wait(7) << Kill(1, "graceful-timeout")
-    assert dialogue >> Gone(1, "killed by SIGKILL") << Close(1) >> ZygoteGone(1) << Leave(Exit.OK)
+    assert dialogue >> Gone(1, "killed by SIGKILL") << Close(1) >> ZygoteGone(1) << End(Exit.OK)
 
 
 def test_stop_fast() -> None:
     dialogue = serving(workers=1) >> StopAsked(fast=True) << SayStopping()
     dialogue = dialogue << Kill(1, "the server stops at once") >> Gone(1, "killed by SIGKILL") << Close(1)
-    assert dialogue >> ZygoteGone(1) << Leave(Exit.OK)
+    assert dialogue >> ZygoteGone(1) << End(Exit.OK)
 
 
 def test_stop_asked_twice_is_fast() -> None:
@@ -434,7 +434,7 @@ def test_stop_during_boot() -> None:
     dialogue = booting() >> Loaded(1) << Fork(1, 0, 1) << Fork(2, 1, 1) >> Ready(1) >> StopAsked()
     dialogue = dialogue << SayStopping() << Retire(1, final=True) << Kill(2, "the server stops")
     dialogue = dialogue >> Gone(2, "killed by SIGKILL") >> Gone(1, "exit code 0") << Close(1)
-    assert dialogue >> ZygoteGone(1) << Leave(Exit.OK)
+    assert dialogue >> ZygoteGone(1) << End(Exit.OK)
 
 
 def test_stop_during_boot_stays_graceful_when_the_zygote_dies() -> None:
@@ -442,7 +442,7 @@ def test_stop_during_boot_stays_graceful_when_the_zygote_dies() -> None:
     dialogue = booting() >> Loaded(1) << Fork(1, 0, 1) << Fork(2, 1, 1) >> Ready(1) >> StopAsked()
     dialogue = dialogue << SayStopping() << Retire(1, final=True) << Kill(2, "the server stops")
     dialogue = dialogue >> ZygoteGone(1) << Asleep(30) >> Gone(2, "") >> Gone(1, "exit code 0")
-    assert dialogue << Leave(Exit.OK)
+    assert dialogue << End(Exit.OK)
 
 
 def test_stop_during_reload() -> None:
@@ -450,7 +450,7 @@ def test_stop_during_reload() -> None:
     dialogue = dialogue << SayStopping() << Retire(1, final=True) << Kill(2, "the server stops")
     dialogue = dialogue << failed("the server is stopping") >> ReloadAsked() >> Gone(2, "killed by SIGKILL")
     dialogue = dialogue << Close(2) >> ZygoteGone(2) >> Gone(1, "exit code 0") << Close(1)
-    assert dialogue >> ZygoteGone(1) << Leave(Exit.OK)
+    assert dialogue >> ZygoteGone(1) << End(Exit.OK)
 
 
 def test_spawn_interval() -> None:
@@ -473,7 +473,7 @@ def test_idle() -> None:
         >> empty(2)
         << Asleep(ANSWER_WITHIN)
         >> empty(1)
-        << LeaveIdle()
+        << ExitIdle()
         << SayStopping()
         << Retire(1, final=True)
         << Retire(2, final=True)
@@ -481,7 +481,7 @@ def test_idle() -> None:
         >> Gone(2, "exit code 0")
         << Close(1)
         >> ZygoteGone(1)
-        << Leave(Exit.OK)
+        << End(Exit.OK)
     )
 
 
@@ -513,9 +513,7 @@ def test_a_worker_that_does_not_answer() -> None:
     dialogue = paused() >> empty(1) >> Wait(ANSWER_WITHIN) << Resume() << Asleep(10)
     dialogue = dialogue >> (Wait(10), QuietSince(0)) << Pause(2)
     dialogue = dialogue >> empty(2, number=1) >> empty(1, number=2) << Asleep(ANSWER_WITHIN)
-    assert (
-        dialogue >> empty(2, number=2) << LeaveIdle() << SayStopping() << Retire(1, True) << Retire(2, True)
-    )
+    assert dialogue >> empty(2, number=2) << ExitIdle() << SayStopping() << Retire(1, True) << Retire(2, True)
 
 
 DISTURBANCES: dict[str, tuple[Event, tuple[Action, ...]]] = {
@@ -545,14 +543,14 @@ def test_idle_but_something_is_to_be_done(name: str, agreed: bool) -> None:
 
 def test_a_stop_while_it_pauses() -> None:
     dialogue = paused(1) >> (empty(1), StopAsked()) << SayStopping() << Retire(1, final=True)
-    assert dialogue >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << Leave(Exit.OK)
+    assert dialogue >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << End(Exit.OK)
 
 
 def test_a_stop_while_it_leaves() -> None:
     """It is the first that was asked for: nobody is impatient."""
-    dialogue = paused(1) >> empty(1) << LeaveIdle() << SayStopping() << Retire(1, final=True) >> StopAsked()
+    dialogue = paused(1) >> empty(1) << ExitIdle() << SayStopping() << Retire(1, final=True) >> StopAsked()
     dialogue = dialogue >> ReloadAsked() >> empty(1) >> StopAsked() << Kill(1, "the server stops at once")
-    assert dialogue >> Gone(1, "killed by SIGKILL") << Close(1) >> ZygoteGone(1) << Leave(Exit.OK)
+    assert dialogue >> Gone(1, "killed by SIGKILL") << Close(1) >> ZygoteGone(1) << End(Exit.OK)
 
 
 def test_idle_counts_from_the_last_reload() -> None:
@@ -590,13 +588,15 @@ def test_nothing_is_forked_from_a_zygote_that_is_being_killed() -> None:
 def test_a_zygote_that_is_being_killed_is_not_closed_as_well() -> None:
     """Its generation fails when it is dead, by its own fault or another."""
     dialogue = reloading() >> ZygoteNonsense(2, "this") << KillZygote(2, "has sent this") >> Loaded(2)
-    assert dialogue >> ReloadAbandoned() << SayReady() << failed("whoever asked for it has gone")
+    assert (
+        dialogue >> ReloadAbandoned() << SayReady() << failed("the client that asked for it has disconnected")
+    )
     assert dialogue >> ZygoteNonsense(2, "that") >> ZygoteGone(2) << Asleep()
 
 
 def test_boot_with_a_zygote_that_talks_nonsense() -> None:
     dialogue = booting() >> ZygoteNonsense(1, "this") << KillZygote(1, "has sent this") << Asleep()
-    assert dialogue >> ZygoteGone(1) << SayStopping() << Leave(Exit.FAILURE)
+    assert dialogue >> ZygoteGone(1) << SayStopping() << End(Exit.FAILURE)
 
 
 def test_a_worker_that_talks_nonsense_is_killed_and_replaced_with_back_off() -> None:
@@ -674,7 +674,7 @@ def test_what_is_in_progress_is_healthy(event: Event, actions: list[Action]) -> 
 
 def test_what_the_run_before_left_is_taken_up_when_this_one_serves() -> None:
     """What the workers have no room for is offered again."""
-    dialogue = Dialogue(Policy(workers=1), State(crossing=Crossing(Leg.LEFT))) << Start(1) >> Loaded(1)
+    dialogue = Dialogue(Policy(workers=1), State(crossing=Crossing(Leg.STORED))) << Start(1) >> Loaded(1)
     dialogue = dialogue << Fork(1, 0, 1) >> Ready(1) << SayReady() << TakeUp() << HandOn() << Asleep(AGAIN)
     dialogue = dialogue >> Wait(AGAIN) << HandOn() >> Moved() << Asleep()
     assert dialogue >> Moved() >> Shelved() << Asleep()
@@ -682,9 +682,9 @@ def test_what_the_run_before_left_is_taken_up_when_this_one_serves() -> None:
 
 @pytest.mark.parametrize("cause", [StopAsked(), Failed(1, "ImportError")], ids=["stop", "failure"])
 def test_a_start_that_comes_to_nothing_takes_nothing_up(cause: Event) -> None:
-    dialogue = Dialogue(Policy(store=True), State(crossing=Crossing(Leg.LEFT))) << Start(1) >> cause
+    dialogue = Dialogue(Policy(store=True), State(crossing=Crossing(Leg.STORED))) << Start(1) >> cause
     code = Exit.OK if isinstance(cause, StopAsked) else Exit.APPLICATION
-    assert dialogue << SayStopping() << Close(1) >> ZygoteGone(1) << Leave(code)
+    assert dialogue << SayStopping() << Close(1) >> ZygoteGone(1) << End(code)
 
 
 def storing() -> Dialogue:
@@ -697,23 +697,23 @@ def test_idle_connections_are_stored() -> None:
     """What is under way when the last worker has gone is collected too."""
     dialogue = storing() >> Shelved() << Collect() << Asleep(AGAIN) >> Moved() << Asleep(30)
     dialogue = dialogue >> Gone(1, "exit code 0") << Close(1) << Asleep() >> ZygoteGone(1)
-    assert dialogue << Collect(last=True) >> Moved() << Leave(Exit.OK)
+    assert dialogue << Collect(last=True) >> Moved() << End(Exit.OK)
 
 
 def test_what_systemd_has_no_room_for_holds_the_end_up() -> None:
     dialogue = storing() >> Shelved() << Collect() >> Wait(AGAIN) << Collect() >> Gone(1, "exit code 0")
     dialogue = dialogue << Close(1) >> ZygoteGone(1) << Collect(last=True) << Asleep(AGAIN) >> Wait(AGAIN)
-    assert dialogue << Collect(last=True) << Asleep(AGAIN) >> Moved() << Leave(Exit.OK)
+    assert dialogue << Collect(last=True) << Asleep(AGAIN) >> Moved() << End(Exit.OK)
 
 
 def test_but_not_for_ever() -> None:
     dialogue = storing() >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << Collect(last=True)
     dialogue = dialogue >> Wait(PATIENCE - AGAIN / 2) << Collect(last=True) << Asleep(AGAIN / 2)
-    assert dialogue >> Wait(AGAIN / 2) << Leave(Exit.OK)
+    assert dialogue >> Wait(AGAIN / 2) << End(Exit.OK)
 
 
 def test_what_was_not_handed_on_is_stored_again() -> None:
-    dialogue = Dialogue(Policy(workers=1, store=True), State(crossing=Crossing(Leg.LEFT))) << Start(1)
+    dialogue = Dialogue(Policy(workers=1, store=True), State(crossing=Crossing(Leg.STORED))) << Start(1)
     dialogue = dialogue >> Loaded(1) << Fork(1, 0, 1) >> Ready(1) << SayReady() << TakeUp() << HandOn()
     assert dialogue >> StopAsked() << Store() << SayStopping() << Retire(1, final=True) << Collect()
 
@@ -721,7 +721,7 @@ def test_what_was_not_handed_on_is_stored_again() -> None:
 def test_where_nothing_can_be_stored_the_end_waits_for_nothing() -> None:
     dialogue = serving(workers=1, store=True) >> StopAsked() << Store() << SayStopping()
     dialogue = dialogue << Retire(1, final=True) << Collect() >> StoringFailed() << Asleep(30)
-    assert dialogue >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << Leave(Exit.OK)
+    assert dialogue >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << End(Exit.OK)
 
 
 @pytest.mark.parametrize("twice", [False, True], ids=["fast", "twice at once"])
@@ -729,11 +729,11 @@ def test_a_fast_stop_stores_nothing(twice: bool) -> None:
     cause = (StopAsked(), StopAsked()) if twice else (StopAsked(fast=True),)
     dialogue = serving(workers=1, store=True) >> cause << SayStopping()
     dialogue = dialogue << Kill(1, "the server stops at once") >> Gone(1, "killed by SIGKILL") << Close(1)
-    assert dialogue >> ZygoteGone(1) << Leave(Exit.OK)
+    assert dialogue >> ZygoteGone(1) << End(Exit.OK)
 
 
 def test_an_idle_exit_stores_nothing_though_a_stop_is_asked_for() -> None:
     """Nobody is connected."""
     dialogue = serving(workers=1, store=True, idle_timeout=10.0) >> Wait(10) << CheckIdle() >> QuietSince(0)
-    dialogue = dialogue << Pause(1) >> empty(1) << LeaveIdle() << SayStopping() << Retire(1, final=True)
-    assert dialogue >> StopAsked() >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << Leave(Exit.OK)
+    dialogue = dialogue << Pause(1) >> empty(1) << ExitIdle() << SayStopping() << Retire(1, final=True)
+    assert dialogue >> StopAsked() >> Gone(1, "exit code 0") << Close(1) >> ZygoteGone(1) << End(Exit.OK)

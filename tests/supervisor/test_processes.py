@@ -49,9 +49,9 @@ STATUSES = {
 
 
 @pytest.mark.parametrize("name", STATUSES)
-def test_told(name: str) -> None:
+def test_described(name: str) -> None:
     status, words = STATUSES[name]
-    assert processes.told(status) == words
+    assert processes.described(status) == words
 
 
 def test_pidfd_signals_the_very_process(sleeper: tuple[int, int]) -> None:

@@ -31,14 +31,14 @@ def test_reload_retires_old_workers(stage: Callable[..., Stage]) -> None:
     it.boot()
     it.supervisor.see(vocabulary.ReloadAsked())
     it.settle()
-    it.introduced(generation=2)
+    it.briefed(generation=2)
     it.zygotes[1].send(messages.Loaded())
     it.until(lambda: 2 in it.supervisor.children.book)
     it.start_worker(generation=2)
     it.until(lambda: it.supervisor.state.serving == 2)
     assert it.workers[1].channel.receive() == messages.Retire()
     # The order may be read late; this is read before each accept.
-    assert it.supervisor.scoreboard.slot(0).dismissed
+    assert it.supervisor.scoreboard.slot(0).retired
     it.workers[1].channel.send(messages.Leaving())
     it.until(lambda: bool(select.select([it.supervisor.link], [], [], 0)[0]))
     assert it.supervisor.link.take() is None  # a nudge

@@ -43,7 +43,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Surroundings]]:
     monkeypatch.setattr(process, "raise_descriptor_limit", lambda: 1024)
     monkeypatch.setattr(activation, "inherited", lambda environ, pid: HANDED)
     monkeypatch.setattr(activation, "stored", lambda handed: HANDED[2:3])
-    monkeypatch.setattr(activation, "left", lambda handed: [HANDED[1], HANDED[3]])
+    monkeypatch.setattr(activation, "parked", lambda handed: [HANDED[1], HANDED[3]])
     environ = {"LISTEN_FDS": "4", "WATCHDOG_USEC": "30000000", "SHOP": "open"}
     monkeypatch.setattr(os, "environ", environ)
     yield found
@@ -60,7 +60,7 @@ def run(directory: Path, *arguments: str, notifier: Notifier | None = None) -> i
 def test_what_it_is_given(given: list[Surroundings], tmp_path: Path) -> None:
     assert run(tmp_path) == Exit.FAILURE
     [it] = given
-    assert (it.inherited, it.stored, it.left) == (HANDED[:1], HANDED[2:3], [HANDED[1], HANDED[3]])
+    assert (it.inherited, it.stored, it.parked) == (HANDED[:1], HANDED[2:3], [HANDED[1], HANDED[3]])
     assert (it.watchdog, it.room) == (30.0, store.room(1024))
     assert it.environ["SHOP"] == "open"
     assert not {"LISTEN_FDS", "WATCHDOG_USEC"} & it.environ.keys()
@@ -91,7 +91,7 @@ def test_without_workers_it_serves_alone(
     monkeypatch.setattr(activation, "inherited", lambda environ, pid: [])
     monkeypatch.setattr(activation, "stored", lambda handed: [])
     left, other = socket.socketpair()
-    monkeypatch.setattr(activation, "left", lambda handed: [(os.dup(left.fileno()), CONNECTION)])
+    monkeypatch.setattr(activation, "parked", lambda handed: [(os.dup(left.fileno()), CONNECTION)])
     with left, other:
         with pytest.raises(SystemExit):
             run(tmp_path, "--max-workers", "0", "--socket", str(tmp_path / "http"))

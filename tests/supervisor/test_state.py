@@ -10,7 +10,7 @@ from stardust.supervisor.crossing import Crossing, Leg
 from stardust.supervisor.observe import observe
 from stardust.supervisor.plan import plan
 from stardust.supervisor.state import Policy, State, calm, deserted, silent_since, target
-from stardust.supervisor.vocabulary import Gone, Leave, Loaded, Reaping, SayStopping, ZygoteGone
+from stardust.supervisor.vocabulary import End, Gone, Loaded, Reaping, SayStopping, ZygoteGone
 from tests.supervisor.dialogue import Dialogue, Wait, booting, serving
 
 
@@ -34,7 +34,7 @@ def test_of_several_debts_of_a_zygote_the_oldest_counts() -> None:
 def test_who_is_left() -> None:
     assert deserted(State())
     assert not deserted(booting().state)
-    dialogue = booting() >> ZygoteGone(1) << SayStopping() << Leave(Exit.FAILURE)
+    dialogue = booting() >> ZygoteGone(1) << SayStopping() << End(Exit.FAILURE)
     assert deserted(dialogue.state)
 
 

@@ -22,7 +22,7 @@ def test_boot_that_fails(stage: Callable[..., Stage]) -> None:
     """The traceback is logged, and nothing more is started."""
     it = stage()
     it.settle()
-    it.introduced()
+    it.briefed()
     it.zygotes[0].send(messages.Failed("ImportError: no shop", "Traceback: it is closed"))
     it.until(lambda: it.supervisor.exit is not None)
     assert it.supervisor.exit is Exit.APPLICATION
@@ -34,7 +34,7 @@ def test_boot_that_finds_a_setting_wrong(stage: Callable[..., Stage]) -> None:
     """What only a zygote sees: certificates. It is a mistake of the configuration all the same."""
     it = stage()
     it.settle()
-    it.introduced()
+    it.briefed()
     it.zygotes[0].send(messages.Misconfigured("ssl-key-file: k.pem: none"))
     it.until(lambda: it.supervisor.exit is not None)
     assert it.supervisor.exit is Exit.CONFIG
@@ -45,7 +45,7 @@ def test_last_words_of_a_zygote_are_heard(stage: Callable[..., Stage]) -> None:
     """It said why and died: that it died is not the reason."""
     it = stage()
     it.settle()
-    it.introduced()
+    it.briefed()
     it.zygotes[0].send(messages.Failed("ImportError: no shop", ""))
     pid = it.supervisor.generations.book[1].pid
     os.kill(pid, signal.SIGKILL)

@@ -24,7 +24,9 @@ from stardust.supervisor.vocabulary import (
     Conclude,
     Configured,
     Dump,
+    End,
     Event,
+    ExitIdle,
     Failed,
     Fork,
     Forked,
@@ -34,8 +36,6 @@ from stardust.supervisor.vocabulary import (
     HandOn,
     Kill,
     KillZygote,
-    Leave,
-    LeaveIdle,
     Loaded,
     Looked,
     Moved,
@@ -154,7 +154,7 @@ class World:
     transcript: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        leg = Leg.LEFT if self.kept else Leg.NONE
+        leg = Leg.STORED if self.kept else Leg.NONE
         self.state = replace(self.state, crossing=Crossing(leg), watchdog=Watchdog(WATCHDOG, self.now))
 
     # --- what happens
@@ -185,7 +185,7 @@ class World:
                 self.state = observe(self.state, Ordered(action), self.now)
                 self._act(action)
                 self._judge_verdict(before)
-            if isinstance(decided.actions[-1], Leave):
+            if isinstance(decided.actions[-1], End):
                 return
         self.demand(False, "it never settles")
 
@@ -249,7 +249,7 @@ class World:
             self._carry(action)
         elif isinstance(action, CheckAlive | SayAlive):
             self._vouch(action)
-        elif isinstance(action, Leave):
+        elif isinstance(action, End):
             self._leave(action.code)
         else:
             self._say(action)
@@ -293,7 +293,7 @@ class World:
                 self.demand(self.pausing, "it resumes what never paused")
                 self.pausing = False
                 self._tell_everybody(-1)
-            case LeaveIdle():
+            case ExitIdle():
                 self._leave_idle()
             case _:
                 assert_never(action)

@@ -146,7 +146,7 @@ def test_what_the_run_before_left() -> None:
             Inherited(unit.fileno(), store.TABLE),
             Inherited(unit.fileno(), "http"),
         ]
-        assert activation.left(handed) == handed[1:3]
+        assert activation.parked(handed) == handed[1:3]
         result = start(
             [unit.fileno(), connection.fileno()],
             {"LISTEN_FDS": "2", "LISTEN_FDNAMES": f"http:{store.CONNECTION}"},

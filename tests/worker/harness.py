@@ -445,7 +445,7 @@ class Word:
                 self.answer = self.answer[sock.send(self.answer, socket.MSG_DONTWAIT) :]
         except BlockingIOError:
             return select.EPOLLOUT
-        self.connection.introduce({**self.connection.environ, "REMOTE_ADDR": self.said.decode()})
+        self.connection.identify({**self.connection.environ, "REMOTE_ADDR": self.said.decode()})
         return 0
 
 

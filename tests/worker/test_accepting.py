@@ -59,7 +59,7 @@ class TestShortage:
                 assert server.ask(lambda loop: loop.accepting.on) is False
                 server.advance(0.1)
                 assert late.receive().body == b"GET /late\n"
-            assert f"takes no connections for 0.1 s: {os.strerror(fault)}" in server.said
+            assert f"accepts no connections for 0.1 s: {os.strerror(fault)}" in server.said
 
     @pytest.mark.parametrize("fault", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
     def test_s10_while_somebody_is_idle_nobody_waits(
@@ -125,7 +125,7 @@ class TestShortage:
             faults.append(errno.EMFILE)
             client.send(large)
             assert client.receive().status == 503
-            assert "cannot keep a request's body" in server.said
+            assert "cannot buffer a request's body" in server.said
             with Client(server.address) as other:
                 other.send(large)
                 assert other.receive().body == b"POST /\n" + PATTERN

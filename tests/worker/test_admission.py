@@ -32,7 +32,7 @@ def test_s6_behaves_as_a_count_by_peer(most: int, given_away: bool, steps: list[
             gone = present.pop(step % len(present))
             model[gone] -= gone != ""
             if gone != "":
-                admission.leave(gone)
+                admission.forget(gone)
         assert admission._counts == +model
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stardust.worker.balance import AFTER, PAUSE, Balance
+from stardust.worker.balance import AFTER, INTERVAL, Balance
 
 counts = st.integers(0, 10**6)
 
@@ -60,7 +60,7 @@ def test_new_workers_say_nothing_yet() -> None:
 
 def test_the_next_look() -> None:
     balance = looked(1000, {})
-    assert (balance.after, balance.again) == (1000 + AFTER, 1.0 + PAUSE)
+    assert (balance.after, balance.again) == (1000 + AFTER, 1.0 + INTERVAL)
 
 
 @given(st.lists(st.tuples(counts, st.dictionaries(st.integers(0, 9), counts), st.floats(0, 1e9)), max_size=6))

@@ -80,7 +80,7 @@ class TestAdmission:
             late = stack.enter_context(Client(server.address))
             late.send(request("GET", "/late"))
             server.until(lambda loop: not loop.accepting.on)
-            assert "takes no connections for 0.1 s: 2 connections, none of them idle" in server.said
+            assert "accepts no connections for 0.1 s: 2 connections, none of them idle" in server.said
             server.advance(0.1)
             server.until(lambda loop: not loop.accepting.on)
             slow[0].send(b"Host: test\r\n\r\n")

@@ -118,7 +118,7 @@ def test_patience_ends_and_stays_ended() -> None:
 def test_a_full_disk_leaves_no_hole(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes after the bytes that were lost must not be sent either."""
     monkeypatch.setattr(spools, "temporary_file", lambda: io.FileIO("/dev/full", "wb"))
-    with pytest.raises(ClientGone, match=r"cannot be kept: .*No space left"):
+    with pytest.raises(ClientGone, match=r"cannot buffer its response: .*No space left"):
         pair.connection.send(bytes(4 << 20))
     monkeypatch.undo()
     for _ in range(2):

@@ -71,10 +71,10 @@ class TestLeaving:
                 server.ended()
             assert server.loop.serving.requests == 2
 
-    def test_dismissed_it_accepts_nothing_even_before_it_is_told(self, kept: Config) -> None:
+    def test_retired_it_accepts_nothing_even_before_it_is_told(self, kept: Config) -> None:
         with Server(echo, kept) as server, Client(server.address) as client:
             client.get()
-            server.board.dismiss(0)
+            server.board.retire(0)
             with Client(server.address) as new:
                 new.send(request("GET", "/new"))
                 client.get()

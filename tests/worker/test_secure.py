@@ -249,13 +249,13 @@ class TestHandshake:
         assert head.startswith(b"HTTP/1.1 400 Bad Request\r\nDate: ")
         assert b"\r\nConnection: close\r\n" in head
         assert b"\r\nContent-Length: %d" % len(body) in head
-        assert body == b"This port speaks HTTPS only: ask for https://.\n"
+        assert body == b"This port speaks HTTPS only. Use https:// instead of http://.\n"
 
     def test_a_client_that_leaves(self, wire: Wire) -> None:
         wire.step()
         wire.carry()
         wire.socket.shutdown(socket.SHUT_WR)
-        with pytest.raises(ClientGone, match="TLS handshake: the client has left"):
+        with pytest.raises(ClientGone, match="TLS handshake: the client closed the connection"):
             wire.greeting.go_on()
 
     def test_a_client_that_resets(self, wire: Wire) -> None:
@@ -479,7 +479,7 @@ class TestSending:
         with (tmp_path / "file").open("r+b") as file:
             wire.connection.send_file(file.fileno(), 0, len(PATTERN))
             file.truncate(0)
-        with pytest.raises(ClientGone, match="the file ended before the length that was announced"):
+        with pytest.raises(ClientGone, match="the file ended before its announced length"):
             self.drain(wire, len(PATTERN))
 
     def test_a_byte_counts_when_it_has_left(self, wire: Wire) -> None:

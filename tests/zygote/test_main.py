@@ -99,9 +99,9 @@ class Zygote:
         self.pidfd = os.pidfd_open(self.pid)
         self.channel.socket.settimeout(PATIENCE)
         self.workers: list[Worker] = []
-        self._introduce(config, listener)
+        self._brief(config, listener)
 
-    def _introduce(self, config: Config, sock: socket.socket) -> None:
+    def _brief(self, config: Config, sock: socket.socket) -> None:
         where = address.parse("127.0.0.1:0")
         listeners = [Listener("http", sock, where, False, config.listen[0])]
         generation = Generation(1, config, listeners)
