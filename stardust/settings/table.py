@@ -167,7 +167,7 @@ class Config:
         APPLICATION,
         TEXT,
         default="",
-        help="the WSGI application: module:callable, module:factory(), path/to/file.py[:name]",
+        help="the WSGI application: module:callable, module:factory() or path/to/file.py[:name]",
         text="""`myapp.wsgi:application` is the object `application` of the module `myapp.wsgi`.
         `myapp:create_app()` is what that function returns; it may have arguments that are literals:
         `myapp:create_app("prod", debug=False)`. `srv/app.py` is a file, relative to `chdir`.
