@@ -67,7 +67,7 @@ def load(app: str) -> Callable[..., Any]:
     """The application that `app` names. Runs its code, and raises AppLoadError if that does not end well."""
     try:
         ini = paste.parse(app)
-        found = _application(parse(app)) if ini is None else _paste(ini)
+        found = _application(parse(app), wsgi=True) if ini is None else _paste(ini)
     except AppLoadError as error:
         raise AppLoadError(f"cannot load {app}: {error.reason}") from None
     except BaseException as error:
@@ -155,7 +155,8 @@ def _paste(ini: paste.Ini) -> Callable[..., Any]:
     return _served(paste.load(ini), ini.name or "the application", f"in {os.path.abspath(ini.path)}", "app")
 
 
-def _application(reference: Reference) -> Callable[..., Any]:
+def _application(reference: Reference, *, wsgi: bool = False) -> Callable[..., Any]:
+    """What `reference` names. `wsgi`: a server for WSGI is to call it."""
     find = _import_file if reference.is_file else _import
     module = find(reference.place)
     found = _attribute(module, reference.name)
@@ -163,7 +164,7 @@ def _application(reference: Reference) -> Callable[..., Any]:
     if not callable(found):
         raise AppLoadError(f"{name} {place} is of type {type(found).__name__}, not callable")
     if not reference.called:
-        return _served(found, name, place, reference.name or "app")
+        return _served(found, name, place, reference.name or "app") if wsgi else found
     called = f"{name}({'…' if reference.arguments or reference.keywords else ''})"
     made: object = found(*reference.arguments, **reference.keywords)
     if _is_coroutine(made):
@@ -172,7 +173,7 @@ def _application(reference: Reference) -> Callable[..., Any]:
         )
     if not callable(made):
         raise AppLoadError(f"{called} {place} returned a {type(made).__name__}, which is not callable")
-    return _served(made, f"what {called} {place} returned", "", called)
+    return _served(made, f"what {called} {place} returned", "", called) if wsgi else made
 
 
 def _is_coroutine(made: object) -> bool:
