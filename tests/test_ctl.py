@@ -306,6 +306,7 @@ def test_it_loads_no_server_code() -> None:
         "stardust.base",
         "stardust.base.errors",
         "stardust.base.pristine",
+        "stardust.base.streams",
         "stardust.base.system",
         "stardust.control",
         "stardust.control.address",

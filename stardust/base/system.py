@@ -35,7 +35,8 @@ if TYPE_CHECKING:  # what is callable in this module is a call
 
 
 def fork() -> int:
-    """0 in the child. fork(2). As the application has patched it: a library that does wants to know."""
+    """0 in the child. fork(2). Looked up when it is called: a library that patches it is to see each
+    child."""
     pid: int = sys.modules["os"].fork()
     return pid
 

@@ -11,13 +11,12 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Optional
 
 from stardust.base import address as addresses
-from stardust.base import system
+from stardust.base import streams, system
 from stardust.base.address import Address, Peers
 from stardust.base.errors import ClientGone
 from stardust.base.pristine import os, socket
@@ -106,7 +105,7 @@ class Entrance:
         self._base = environs.server(
             multithread=config.threads > 1,
             multiprocess=config.max_workers > 0,
-            errors=sys.stderr,
+            errors=streams.error(),
             file_wrapper=FileWrapper,
         )
         self._terms: dict[Address, tuple[Terms, Environ]] = {}  # what its connections share, by listener

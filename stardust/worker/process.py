@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional
 
-from stardust.base import process
+from stardust.base import process, streams
 from stardust.base.errors import AppLoadError, Exit
 from stardust.base.pristine import faulthandler, os, signal, time
 from stardust.ipc import messages
@@ -31,6 +31,8 @@ from stardust.zygote.load import load
 
 # Sent to a terminal's whole process group, or meant for the supervisor: no business of a worker.
 _IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
+# Alone, a worker has the terminal: its signals do what they do to other programs, and INT has it leave.
+_IGNORED_ALONE = (signal.SIGHUP, signal.SIGUSR1)
 
 
 class Inheritance(NamedTuple):
@@ -68,12 +70,15 @@ def run(
     slot = scoreboard.slot(slot_number)
     slot.born(os.getpid(), heritage.generation, time.monotonic())
     faulthandler.register(process.STACKS_SIGNAL, file=stacks, all_threads=True, chain=False)
-    for number_ignored in _IGNORED:
+    for number_ignored in _IGNORED if channel is not None else _IGNORED_ALONE:
         signal.signal(number_ignored, signal.SIG_IGN)
 
     app = _load(config, channel, log) if heritage.app is None else heritage.app
     if app is None:
         return Exit.APPLICATION
+    if heritage.app is None:
+        streams.ensure()
+        process.name_process(f"stardust:w{number}", title)  # once more, unless there is another one now
 
     file = None if heritage.log_descriptor is None else LogFile(heritage.log_descriptor, log)
     loop = Loop(

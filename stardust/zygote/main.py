@@ -23,10 +23,10 @@ import importlib
 import pwd
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
-from stardust.base import address, process, system
+from stardust.base import address, process, streams, system
 from stardust.base.errors import AppLoadError, ChannelError, ConfigError, Exit, assert_never
 from stardust.base.pristine import os, socket, time
 from stardust.ipc import messages
@@ -40,6 +40,7 @@ from stardust.worker import introduction
 from stardust.worker import process as workers
 from stardust.worker.entrance import Door
 from stardust.worker.process import Inheritance
+from stardust.zygote import terminal
 from stardust.zygote.load import load
 
 SupervisorChannel = Channel[messages.ToZygote, messages.FromZygote]
@@ -48,6 +49,12 @@ SupervisorChannel = Channel[messages.ToZygote, messages.FromZygote]
 def main(descriptor: int) -> int:
     """Serve the supervisor at the other end of `descriptor`. Returns the exit code of this process, or of the
     worker that it has become."""
+    code = _serve(descriptor)
+    streams.finish()
+    return code
+
+
+def _serve(descriptor: int) -> int:
     channel = Channel.adopt(descriptor, messages.ZYGOTE, blocking=True)
     order = channel.receive()
     if order is None:
@@ -55,12 +62,15 @@ def main(descriptor: int) -> int:
     if not isinstance(order, messages.Generation):
         raise ChannelError(f"first comes a generation, not {order}")
     heritage = _inheritance(order)
+    sys.meta_path.insert(0, process.Titles())
     try:
         heritage = _with_tls(heritage, [each.name for each in order.listeners])
         _become(heritage.config)
         if heritage.config.preload:
             started = time.monotonic()
             heritage = heritage._replace(app=load(heritage.config.app))
+            streams.ensure()
+            _name(order.number, heritage.config)
             _warn_of_threads(heritage.log)
             heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
     except AppLoadError as failure:
@@ -102,8 +112,7 @@ def _attend(channel: SupervisorChannel, heritage: Inheritance) -> int:
 
 def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
     """Whether this is the new worker."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     try:
         pid = system.fork()
     except OSError as fault:
@@ -148,7 +157,7 @@ def _inheritance(order: messages.Generation) -> Inheritance:
     )
     # Of the generation, not of the zygote: workers that changed their user may not change their names, and
     # keep this one (proc(5), "dumpable").
-    process.name_process(f"stardust:g{order.number}", f"stardust: generation {order.number}: {config.app}")
+    _name(order.number, config)
     return Inheritance(
         generation=order.number,
         config=config,
@@ -160,6 +169,10 @@ def _inheritance(order: messages.Generation) -> Inheritance:
         log_descriptor=order.access_log,
         app=None,
     )
+
+
+def _name(number: int, config: Config) -> None:
+    process.name_process(f"stardust:g{number}", f"stardust: generation {number}: {config.app}")
 
 
 def _link(ends: Optional[messages.Ends]) -> Optional[Link]:
@@ -208,7 +221,11 @@ def _become(config: Config) -> None:
             system.chdir(config.chdir)
     except (OSError, KeyError) as fault:
         raise AppLoadError(f"cannot prepare the application's process: {fault}") from None
-    process.point_stdin_at_nothing()
+    if config.max_workers:
+        process.point_stdin_at_nothing()
+        terminal.refuse()
+    else:
+        terminal.lend()
     process.raise_descriptor_limit()
     sys.path[:0] = [*config.pythonpath, system.getcwd()]
 
@@ -225,7 +242,15 @@ def _change_identity(config: Config) -> None:
     system.setgid(gid)
     if account is not None:
         system.setuid(account.pw_uid)
-        os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
+        # Not earlier: what Python loads from a home at its start would run with the rights of the server.
+        os.environ.update(_own_variables(account, config))
+
+
+def _own_variables(account: pwd.struct_passwd, config: Config) -> Mapping[str, str]:
+    """What every user has of his own in his environment, as far as [environment] says nothing else."""
+    given = {name for name, _ in config.environment}
+    theirs = {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
+    return {name: value for name, value in theirs.items() if name not in given}
 
 
 def _account(user: str) -> pwd.struct_passwd:
