@@ -40,7 +40,7 @@ AT_LARGE = {
 # Folders of programs beside the package.
 BESIDE = ["bench", "tools"]
 # Folders of tests that run the server as a whole, or much of it.
-WHOLE = {"fuzz", "live", "machine"}
+WHOLE = {"applications", "fuzz", "live", "machine"}
 
 
 def modules() -> set[str]:

@@ -32,6 +32,11 @@ def parent(pid: int) -> int:
         raise ValueError(f"/proc/{pid}/stat: unexpected form") from None
 
 
+def state(pid: int) -> str:
+    """The state of a process: "S" sleeping, "Z" a zombie (proc(5)). Raises OSError."""
+    return _status(str(pid))[0].decode("ascii", "replace")
+
+
 def _status(process: str) -> list[bytes]:
     """The fields of /proc/pid/stat behind the name, which may hold anything."""
     return system.read_file(f"/proc/{process}/stat").rpartition(b")")[2].split()

@@ -17,20 +17,23 @@ from stardust.supervisor import processes, vocabulary
 from stardust.supervisor.children import Children
 from stardust.supervisor.generation import Generation, Generations
 from stardust.supervisor.host import Host
+from stardust.supervisor.remains import Remains
 from stardust.supervisor.state import Zygote
 
 
 class Zygotes:
     """Those of all generations."""
 
-    def __init__(self, host: Host, generations: Generations, children: Children) -> None:
+    def __init__(self, host: Host, generations: Generations, children: Children, remains: Remains) -> None:
         self._host = host
         self._generations = generations
         self._children = children
+        self._remains = remains
 
     def listen(self, generation: Generation) -> None:
         """Hear one that was started."""
         assert generation.channel is not None
+        self._remains.expect(generation.pid, generation.number, f"generation {generation.number}")
         self._host.watch(generation.channel.fileno(), lambda: self._hear(generation))
 
     def kill(self, number: int, why: str) -> None:
@@ -57,6 +60,8 @@ class Zygotes:
                 self._ended(zygotes[pid], processes.described(status))
             elif child is not None and child.number in self._children.book:
                 self._children.reaped(child, status)
+            else:
+                self._remains.ended(pid)
 
     def reopen_logs(self) -> None:
         """The access log was renamed (logrotate): everybody goes on in a new file of the old name."""
@@ -106,6 +111,7 @@ class Zygotes:
 
     def _ended(self, generation: Generation, how: str) -> None:
         number, generation.pid = generation.number, 0
+        self._remains.over(number)
         if generation.channel is not None:
             # What it said before it died is still to be heard: above all "failed", with the traceback.
             self._hear(generation)

@@ -27,9 +27,10 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Optional
 
-from stardust.base import address, process, system
+from stardust.base import address, process, signals, system
 from stardust.base.errors import AppLoadError, ChannelError, ConfigError, Exit, assert_never
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel
@@ -38,7 +39,7 @@ from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs.log import Log, Sink, instance
 from stardust.settings import table as settings
 from stardust.settings.table import Config
-from stardust.worker import introduction
+from stardust.worker import forked, introduction
 from stardust.worker import process as workers
 from stardust.worker.entrance import Door
 from stardust.worker.process import Inheritance
@@ -57,15 +58,22 @@ def main(descriptor: int) -> int:
     if not isinstance(order, messages.Generation):
         raise ChannelError(f"first comes a generation, not {order}")
     heritage = _inheritance(order)
+    renamed = partial(process.name_process, *heritage.fork_s_name(f"generation {order.number}"))
+    forked.own([heritage.forsake, channel.close, partial(_forsake_log, heritage), renamed])
+    chld = signals.SetAside()
     try:
         heritage = _with_tls(heritage, [each.name for each in order.listeners])
         _become(heritage.config)
         if heritage.config.preload:
             started = time.monotonic()
             heritage = heritage._replace(app=load(heritage.config.app))
+            if forked.away:
+                forked.end()
             _warn_of_threads(heritage.log)
             heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
     except AppLoadError as failure:
+        if forked.away:
+            forked.end(failure.__context__)  # what the application raised
         channel.send(messages.Failed(failure.reason, messages.clipped(failure.detail)))
         return Exit.APPLICATION
     except ConfigError as failure:
@@ -74,11 +82,18 @@ def main(descriptor: int) -> int:
     process.freeze_heap()
     channel.send(messages.Loaded())
     if heritage.link is None:
+        channel.close()
         return workers.run(heritage, 1, 0, None)
-    return _attend(channel, heritage)
+    chld.take()
+    return _attend(channel, heritage, chld)
 
 
-def _attend(channel: SupervisorChannel, heritage: Inheritance) -> int:
+def _forsake_log(heritage: Inheritance) -> None:
+    if heritage.log_descriptor is not None:
+        system.close(heritage.log_descriptor)
+
+
+def _attend(channel: SupervisorChannel, heritage: Inheritance, chld: signals.SetAside) -> int:
     """Do what the supervisor says, until it says no more."""
     while True:
         order = channel.receive()
@@ -88,6 +103,9 @@ def _attend(channel: SupervisorChannel, heritage: Inheritance) -> int:
         elif isinstance(order, messages.Fork):
             if _fork(channel, order):
                 channel.close()
+                chld.give_back()
+                forked.forget_children()
+                system.setpgid(0, 0)  # so that what it leaves behind is known to be its own
                 own = Channel.adopt(order.channel, messages.WORKER)
                 return workers.run(heritage, order.worker, order.slot, own, order.stacks)
         elif isinstance(order, messages.Reap):
@@ -107,7 +125,8 @@ def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        pid = system.fork()
+        with forked.ours():
+            pid = system.fork()
     except OSError as fault:
         channel.send(messages.ForkFailed(order.worker, fault.strerror or str(fault)))
         pid = -1
@@ -122,10 +141,11 @@ def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
 
 def _reap(channel: SupervisorChannel, order: messages.Reap) -> None:
     """Wait for that very process: the application may have children of its own."""
+    status: Optional[int]
     try:
         _, status = system.waitpid(order.pid, 0)
     except ChildProcessError:
-        status = 0  # the application ignores SIGCHLD, so the kernel has reaped it
+        status = None  # the application has: with a thread of its own, or it ignores SIGCHLD again
     channel.send(messages.Exited(order.worker, status))
 
 
