@@ -54,7 +54,7 @@ run: .venv/run.stamp
 	@echo 'Serving examples/hello on http://127.0.0.1:5000/ (Ctrl-C stops it)'
 	@exec .venv/bin/stardust --config examples/hello/stardust.toml
 
-test: check machines
+test: check machines .venv/applications.stamp
 	.venv/bin/pytest --numprocesses=auto $(PYTEST)
 
 quick: check
@@ -72,7 +72,7 @@ machines: .venv/test.stamp
 machine: machines
 	.venv/bin/pytest -m machine --numprocesses=auto $(PYTEST)
 
-live: .venv/test.stamp
+live: .venv/test.stamp .venv/applications.stamp
 	.venv/bin/pytest -m live $(PYTEST)
 
 fuzz: .venv/fuzz.stamp
@@ -116,6 +116,13 @@ release: .venv/release.stamp
 	$$fetch || { $$([ $$(id -u) = 0 ] || echo sudo) apt-get update -q && $$fetch; } && \
 	find $@.new -name '*.deb' -exec dpkg --extract {} $@.new \; -delete && rmdir $@.new/partial
 	@mv $@.new $@
+
+# Of its own, for an application sees nothing of the server's packages, nor of the tests'.
+.venv/applications.stamp: .venv/test.stamp tests/applications/requirements.txt
+	$(if $(wildcard .venv/applications/bin/python),,.venv/bin/python -m venv .venv/applications)
+	.venv/applications/bin/pip install --quiet --disable-pip-version-check \
+		--requirement tests/applications/requirements.txt
+	@touch $@
 
 # atheris comes as a wheel for some Pythons only. Without it the same targets run, unguided.
 .venv/fuzz.stamp: .venv/test.stamp tests/fuzz/requirements.txt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -128,7 +127,7 @@ def own_children() -> list[int]:
 def has_ended(pid: int) -> bool:
     """Whether a child of ours has, and only waits to be reaped."""
     try:
-        return process.state(pid) == "Z"
+        return process.is_zombie(pid)
     except OSError:
         return False
 
@@ -157,15 +156,3 @@ def ended_children() -> list[tuple[int, int]]:
         if not pid:
             return ended
         ended.append((pid, status))
-
-
-def described(status: int) -> str:
-    """How a process ended, in words."""
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"killed by {name}"

@@ -1,7 +1,7 @@
 """A worker as a process: what it drops and sets up after the fork, and its end.
 
 The order after the fork: names and signals first, then the application (if it was not preloaded), then
-"ready", then the loop.
+`after-fork`, then "ready", then the loop, then `before-exit`.
 
 Runs in the application's interpreter too.
 """
@@ -24,13 +24,13 @@ from stardust.logs import accesslog
 from stardust.logs.log import Log
 from stardust.logs.logfile import LogFile
 from stardust.settings.table import Config
-from stardust.worker import complaints, forked, orders
+from stardust.worker import chance, complaints, forked, orders
 from stardust.worker.entrance import Door
 from stardust.worker.loop import Loop
 from stardust.worker.orders import SupervisorChannel
 from stardust.worker.standing import Surroundings
 from stardust.worker.telling import AccessLog
-from stardust.zygote.load import load
+from stardust.zygote.load import call_hook, load, load_hooks
 
 
 class Inheritance(NamedTuple):
@@ -87,7 +87,7 @@ def run(
     forked.own([slot.forsake, *_belongings(heritage, channel, file, stacks)])
     forked.own_too(partial(process.name_process, *heritage.fork_s_name(f"worker {number}")))
 
-    app = _load(config, channel, log) if heritage.app is None else heritage.app
+    app = _application(heritage, channel, log)
     if app is None:
         return Exit.APPLICATION
 
@@ -113,15 +113,26 @@ def run(
     loop.run()
     if file is not None:
         file.flush()
+    _take_leave(config, log)
     return Exit.OK
 
 
-def _load(config: Config, channel: Optional[SupervisorChannel], log: Log) -> Optional[Callable[..., Any]]:
-    """The application, if each worker loads its own; None if that fails, which is then reported."""
+def _application(
+    heritage: Inheritance, channel: Optional[SupervisorChannel], log: Log
+) -> Optional[Callable[..., Any]]:
+    """The application, loaded here unless the zygote has, and set up by `after-fork`; None if that fails,
+    which is then reported."""
+    config, app = heritage.config, heritage.app
     try:
-        app = load(config.app)
-        if forked.away:
-            forked.end()
+        if app is None:
+            app = load(config.app)
+            load_hooks(config)
+            if forked.away:
+                forked.end()
+        elif channel is not None:
+            chance.seed()
+        if config.after_fork:
+            call_hook("after-fork", config.after_fork)
         return app
     except AppLoadError as failure:
         if forked.away:
@@ -131,6 +142,16 @@ def _load(config: Config, channel: Optional[SupervisorChannel], log: Log) -> Opt
         else:
             channel.send(messages.Failed(failure.reason, messages.clipped(failure.detail)))
         return None
+
+
+def _take_leave(config: Config, log: Log) -> None:
+    """What the application wants to do at the end. It has until the supervisor has no patience any more."""
+    if not config.before_exit:
+        return
+    try:
+        call_hook("before-exit", config.before_exit)
+    except AppLoadError as failure:
+        log.error(f"{failure.reason}\n{failure.detail}")
 
 
 def _surroundings(

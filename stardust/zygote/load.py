@@ -28,10 +28,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from types import ModuleType, TracebackType
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, TypeVar
 
 from stardust.base import system
 from stardust.base.errors import AppLoadError
+from stardust.settings.table import Config
 
 DEFAULT_NAMES = ("application", "app")
 
@@ -39,6 +40,8 @@ _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _MODULE = re.compile(_DOTTED)
 _NAME = re.compile(rf"({_DOTTED})(\(\))?")
 _REASON_CHARACTERS = 500
+
+Result = TypeVar("Result")
 
 
 class Reference(NamedTuple):
@@ -54,17 +57,46 @@ class Reference(NamedTuple):
 
 def load(app: str) -> Callable[..., Any]:
     """The application that `app` names. Runs its code, and raises AppLoadError if that does not end well."""
+    return _run(f"cannot load {app}", lambda: _application(parse(app)))
+
+
+def load_hook(key: str, name: str) -> Callable[..., object]:
+    """The function that the setting `key` names, as `module:function`. Runs the module's code if nobody has
+    before, and raises AppLoadError if that does not end well."""
+    return _run(f"cannot load {key} = {name}", lambda: _application(parse(name)))
+
+
+def load_hooks(config: Config) -> None:
+    """Load all that are set, so that a mistake is found early. Raises AppLoadError."""
+    for key, name in (
+        ("after-fork", config.after_fork),
+        ("before-exit", config.before_exit),
+        ("after-death", config.after_death),
+    ):
+        if name:
+            load_hook(key, name)
+
+
+def call_hook(key: str, name: str, *arguments: object) -> None:
+    """Load it and call it. Raises AppLoadError if either does not end well."""
+    hook = load_hook(key, name)
+    _run(f"{key} = {name} has failed", lambda: hook(*arguments))
+
+
+def _run(failure: str, do: Callable[[], Result]) -> Result:
+    """What `do` returns. It runs code of theirs: whatever that raises becomes an AppLoadError, which begins
+    with `failure`."""
     try:
-        return _application(parse(app))
+        return do()
     except AppLoadError as error:
-        raise AppLoadError(f"cannot load {app}: {error.reason}") from None
+        raise AppLoadError(f"{failure}: {error.reason}") from None
     except BaseException as error:
         trace = _theirs(error.__traceback__)
         detail = ""
         # Without a frame of theirs a traceback tells of our loader only; but a SyntaxError has its own place.
         if trace or isinstance(error, SyntaxError):
             detail = "".join(traceback.format_exception(type(error), error, trace))
-        raise AppLoadError(f"cannot load {app}: {_reason(error, trace)}", detail) from None
+        raise AppLoadError(f"{failure}: {_reason(error, trace)}", detail) from None
 
 
 def parse(app: str) -> Reference:

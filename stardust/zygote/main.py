@@ -3,10 +3,12 @@
 It is the process `config.python` with nothing of the server in it but this package, so that it may be any
 interpreter and virtualenv. It waits in one place, `channel.receive`, and does what the message says:
 
-    Generation  once, first: the configuration and all descriptors → load → Loaded, Failed or Misconfigured
+    Generation  once, first: the configuration and all descriptors → load, look what the application holds
+                                                                   → Loaded, Unforkable, Failed, Misconfigured
     Fork        a worker, with its end of a channel, and memory
                 for its stacks                                     → Forked or ForkFailed
     Reap        a worker that the supervisor has seen ending       → Exited
+    Mourn       a worker of another zygote's, which is gone
     Reopen      the access log, for workers to come
 
 A worker's process id stays its own until it is reaped here, which happens only on the supervisor's word: so
@@ -24,7 +26,6 @@ import os
 import pwd
 import socket
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -38,12 +39,15 @@ from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs.log import Log, Sink, instance
 from stardust.settings import table as settings
+from stardust.settings.kinds import AUTO
 from stardust.settings.table import Config
 from stardust.worker import forked, introduction
 from stardust.worker import process as workers
 from stardust.worker.entrance import Door
 from stardust.worker.process import Inheritance
-from stardust.zygote.load import load
+from stardust.zygote import holdings
+from stardust.zygote.load import load, load_hooks
+from stardust.zygote.mourning import Mourning
 
 SupervisorChannel = Channel[messages.ToZygote, messages.FromZygote]
 
@@ -61,16 +65,12 @@ def main(descriptor: int) -> int:
     renamed = partial(process.name_process, *heritage.fork_s_name(f"generation {order.number}"))
     forked.own([heritage.forsake, channel.close, partial(_forsake_log, heritage), renamed])
     chld = signals.SetAside()
+    holds: tuple[str, ...] = ()
     try:
         heritage = _with_tls(heritage, [each.name for each in order.listeners])
         _become(heritage.config)
         if heritage.config.preload:
-            started = time.monotonic()
-            heritage = heritage._replace(app=load(heritage.config.app))
-            if forked.away:
-                forked.end()
-            _warn_of_threads(heritage.log)
-            heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
+            heritage, holds = _preloaded(heritage)
     except AppLoadError as failure:
         if forked.away:
             forked.end(failure.__context__)  # what the application raised
@@ -79,8 +79,13 @@ def main(descriptor: int) -> int:
     except ConfigError as failure:
         channel.send(messages.Misconfigured(str(failure)))
         return Exit.CONFIG
+    if holds and heritage.config.preload == AUTO:
+        holdings.end_children()
+        channel.send(messages.Unforkable(holds))
+        channel.receive()  # the end of file, if SIGKILL is not faster
+        os._exit(Exit.OK)
     process.freeze_heap()
-    channel.send(messages.Loaded())
+    channel.send(messages.Loaded(holds))
     if heritage.link is None:
         channel.close()
         return workers.run(heritage, 1, 0, None)
@@ -93,8 +98,22 @@ def _forsake_log(heritage: Inheritance) -> None:
         system.close(heritage.log_descriptor)
 
 
+def _preloaded(heritage: Inheritance) -> tuple[Inheritance, tuple[str, ...]]:
+    """With the application; and what that holds that a fork would break. Raises AppLoadError."""
+    known = holdings.descriptors()
+    started = time.monotonic()
+    heritage = heritage._replace(app=load(heritage.config.app))
+    load_hooks(heritage.config)
+    if forked.away:
+        forked.end()
+    heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
+    # Whoever serves alone forks nobody.
+    return heritage, () if heritage.link is None else holdings.look(known)
+
+
 def _attend(channel: SupervisorChannel, heritage: Inheritance, chld: signals.SetAside) -> int:
     """Do what the supervisor says, until it says no more."""
+    mourning = Mourning(heritage.config, heritage.log)
     while True:
         order = channel.receive()
         if order is None:
@@ -109,7 +128,9 @@ def _attend(channel: SupervisorChannel, heritage: Inheritance, chld: signals.Set
                 own = Channel.adopt(order.channel, messages.WORKER)
                 return workers.run(heritage, order.worker, order.slot, own, order.stacks)
         elif isinstance(order, messages.Reap):
-            _reap(channel, order)
+            _reap(channel, order, mourning)
+        elif isinstance(order, messages.Mourn):
+            mourning.call(order.pid, order.cause)
         elif isinstance(order, messages.Reopen):
             if heritage.log_descriptor is not None:
                 system.dup2(order.access_log, heritage.log_descriptor, inheritable=False)
@@ -139,13 +160,14 @@ def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
     return False
 
 
-def _reap(channel: SupervisorChannel, order: messages.Reap) -> None:
+def _reap(channel: SupervisorChannel, order: messages.Reap, mourning: Mourning) -> None:
     """Wait for that very process: the application may have children of its own."""
     status: Optional[int]
     try:
         _, status = system.waitpid(order.pid, 0)
     except ChildProcessError:
         status = None  # the application has: with a thread of its own, or it ignores SIGCHLD again
+    mourning.call(order.pid, order.why or ("" if status is None else process.described(status)))
     channel.send(messages.Exited(order.worker, status))
 
 
@@ -258,13 +280,3 @@ def _account(user: str) -> pwd.struct_passwd:
     except KeyError:
         # A number that nobody has is a user all the same, without a name and a home (containers use that).
         return pwd.struct_passwd((user, "x", int(user), int(user), "", "/", "/bin/sh"))
-
-
-def _warn_of_threads(log: Log) -> None:
-    """fork(2) copies the calling thread only: those that were started at import are missing in workers."""
-    others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if others:
-        log.warning(
-            f"the application started threads while it was loaded ({', '.join(others)}); workers will not "
-            "have them. Start them on the first request, or set preload = false"
-        )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stardust.base import system
+from stardust.base import process, system
 from stardust.ipc.channel import Channel
 from stardust.supervisor import processes
 from tests.descriptors import open_descriptors
@@ -52,7 +52,7 @@ STATUSES = {
 @pytest.mark.parametrize("name", STATUSES)
 def test_described(name: str) -> None:
     status, words = STATUSES[name]
-    assert processes.described(status) == words
+    assert process.described(status) == words
 
 
 def test_pidfd_signals_the_very_process(sleeper: tuple[int, int]) -> None:
