@@ -22,17 +22,15 @@ from __future__ import annotations
 
 import grp
 import importlib
-import os
 import pwd
-import socket
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Optional
 
-from stardust.base import address, process, signals, system
+from stardust.base import address, process, signals, streams, system
 from stardust.base.errors import AppLoadError, ChannelError, ConfigError, Exit, assert_never
+from stardust.base.pristine import os, socket, time
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel
 from stardust.ipc.handoff import Link
@@ -45,7 +43,7 @@ from stardust.worker import forked, introduction
 from stardust.worker import process as workers
 from stardust.worker.entrance import Door
 from stardust.worker.process import Inheritance
-from stardust.zygote import holdings
+from stardust.zygote import holdings, terminal
 from stardust.zygote.load import load, load_hooks
 from stardust.zygote.mourning import Mourning
 
@@ -55,6 +53,12 @@ SupervisorChannel = Channel[messages.ToZygote, messages.FromZygote]
 def main(descriptor: int) -> int:
     """Serve the supervisor at the other end of `descriptor`. Returns the exit code of this process, or of the
     worker that it has become."""
+    code = _serve(descriptor)
+    streams.finish()
+    return code
+
+
+def _serve(descriptor: int) -> int:
     channel = Channel.adopt(descriptor, messages.ZYGOTE, blocking=True)
     order = channel.receive()
     if order is None:
@@ -66,6 +70,7 @@ def main(descriptor: int) -> int:
     forked.own([heritage.forsake, channel.close, partial(_forsake_log, heritage), renamed])
     chld = signals.SetAside()
     holds: tuple[str, ...] = ()
+    sys.meta_path.insert(0, process.Titles())
     try:
         heritage = _with_tls(heritage, [each.name for each in order.listeners])
         _become(heritage.config)
@@ -106,6 +111,8 @@ def _preloaded(heritage: Inheritance) -> tuple[Inheritance, tuple[str, ...]]:
     load_hooks(heritage.config)
     if forked.away:
         forked.end()
+    streams.ensure()
+    _name(heritage.generation, heritage.config)
     heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
     # Whoever serves alone forks nobody.
     return heritage, () if heritage.link is None else holdings.look(known)
@@ -143,8 +150,7 @@ def _attend(channel: SupervisorChannel, heritage: Inheritance, chld: signals.Set
 
 def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
     """Whether this is the new worker."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     try:
         with forked.ours():
             pid = system.fork()
@@ -192,7 +198,7 @@ def _inheritance(order: messages.Generation) -> Inheritance:
     )
     # Of the generation, not of the zygote: workers that changed their user may not change their names, and
     # keep this one (proc(5), "dumpable").
-    process.name_process(f"stardust:g{order.number}", f"stardust: generation {order.number}: {config.app}")
+    _name(order.number, config)
     return Inheritance(
         generation=order.number,
         config=config,
@@ -204,6 +210,10 @@ def _inheritance(order: messages.Generation) -> Inheritance:
         log_descriptor=order.access_log,
         app=None,
     )
+
+
+def _name(number: int, config: Config) -> None:
+    process.name_process(f"stardust:g{number}", f"stardust: generation {number}: {config.app}")
 
 
 def _link(ends: Optional[messages.Ends]) -> Optional[Link]:
@@ -252,7 +262,11 @@ def _become(config: Config) -> None:
             system.chdir(config.chdir)
     except (OSError, KeyError) as fault:
         raise AppLoadError(f"cannot prepare the application's process: {fault}") from None
-    process.point_stdin_at_nothing()
+    if config.max_workers:
+        process.point_stdin_at_nothing()
+        terminal.refuse()
+    else:
+        terminal.lend()
     process.raise_descriptor_limit()
     sys.path[:0] = [*config.pythonpath, system.getcwd()]
 
@@ -269,7 +283,15 @@ def _change_identity(config: Config) -> None:
     system.setgid(gid)
     if account is not None:
         system.setuid(account.pw_uid)
-        os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
+        # Not earlier: what Python loads from a home at its start would run with the rights of the server.
+        os.environ.update(_own_variables(account, config))
+
+
+def _own_variables(account: pwd.struct_passwd, config: Config) -> Mapping[str, str]:
+    """What every user has of his own in his environment, as far as [environment] says nothing else."""
+    given = {name for name, _ in config.environment}
+    theirs = {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
+    return {name: value for name, value in theirs.items() if name not in given}
 
 
 def _account(user: str) -> pwd.struct_passwd:
