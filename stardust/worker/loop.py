@@ -129,6 +129,7 @@ class Loop:
     def forsake(self) -> None:
         """In a forked child: nothing of this is its own. Close its copies of what the parent goes on with."""
         self.epoll.close()
+        self.serving.forsake()
         for connection in [*self.book.connections.values()]:
             connection.forsake()
         if self.threads is not None:

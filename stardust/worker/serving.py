@@ -137,6 +137,11 @@ class Serving:
         self._lent: dict[Connection, Lent] = {}  # what applications have for a protocol of their own
         self._took = 0.0  # s; what a request took lately; without threads
 
+    def forsake(self) -> None:
+        """In a forked child: what was lent to the application is the parent's too."""
+        for lent in self._lent.values():
+            lent.recall()
+
     def serve(self) -> None:
         """Serve those that are ready, each once: their next requests wait until all others had a turn."""
         ready, clock = self.ready, self.clock
