@@ -114,8 +114,7 @@ class Loop:
         self.watched: dict[int, Callable[[], object]] = {}
         if threads is not None:
             self.watch(threads.pool.fileno(), serving.collect)
-        self.vitals = Vitals()
-        self.look_at = Alarm(clock)
+        self.vitals, self.look_at = Vitals(), Alarm(clock)
 
     def _enough(self) -> None:
         self.parting.enough()
