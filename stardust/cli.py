@@ -8,13 +8,14 @@ import sys
 from collections.abc import Sequence
 
 from stardust.base import streams
-from stardust.base.errors import ConfigError, Exit, StardustError
+from stardust.base.errors import AppLoadError, ConfigError, Exit, StardustError
 from stardust.config.arguments import Action, parse_arguments
 from stardust.config.origins import Loaded
 from stardust.config.printing import printed
 from stardust.config.reading import read
 from stardust.logs.log import Log, find_sink, instance
-from stardust.supervisor import start
+from stardust.settings.table import Config
+from stardust.supervisor import start, trial
 from stardust.systemd.notify import Notifier
 
 
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             case Action.CHECK:
                 _check_certificates(loaded)
                 print(f"stardust: {arguments.file or 'the command line'}: no mistakes")
+                if arguments.load:
+                    _try_to_load(loaded.config)
                 return Exit.OK
             case Action.RUN:
                 return start.run(arguments, loaded.config, notifier)
@@ -56,6 +59,22 @@ def _check_certificates(loaded: Loaded) -> None:
         raise loaded.origin(error.key).error(error.reason) from None
     for warning in warnings:
         print(f"stardust: warning: {warning}", file=sys.stderr)
+
+
+def _try_to_load(config: Config) -> None:
+    """Load the application as a zygote would, and say what a start would say of that. Raises AppLoadError and
+    ConfigError."""
+    log = Log("check", config.log_level, fields=instance(config.source))
+    try:
+        verdict = trial.load(config, os.environ, log)
+    except AppLoadError as error:
+        sys.stderr.write(error.detail)
+        raise
+    except OSError as fault:
+        raise AppLoadError(f"{config.python or sys.executable}: {fault.strerror}") from None
+    print(f"stardust: {config.app}: it loads")
+    if verdict.told():
+        print(f"stardust: {verdict.told()}")
 
 
 def _complain(text: str, source: str) -> None:

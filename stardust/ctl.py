@@ -137,6 +137,8 @@ def table(status: Mapping[str, object]) -> str:
         ),
         _line("reload", _reload(_mapping(status.get("reload")))),
     ]
+    holds = _preload(_mapping(status.get("preload")))
+    lines += [_line("preload" if not at else "", text) for at, text in enumerate(holds)]
     lines += [
         _line("listener", _joined(_text(row, "name"), _text(row, "address")))
         for row in _rows(status, "listeners")
@@ -151,6 +153,15 @@ def _worker(row: Mapping[str, object]) -> tuple[str, ...]:
     running = _text(row, "request")
     plain = [_text(row, key) for key in ("id", "pid", "generation", "state", "requests")]
     return (*plain, duration(row.get("running")) if running else "", running)
+
+
+def _preload(row: Mapping[str, object]) -> list[str]:
+    """What speaks against it: a line each, and what follows; nothing if nothing does."""
+    holds = row.get("holds")
+    if not isinstance(holds, list) or not holds:
+        return []
+    verdict = "no, each worker loads for itself" if row.get("apart") else "yes, in spite of"
+    return [f"{verdict}:", *(f"  {printable(str(each))}" for each in holds)]
 
 
 def _reload(last: Mapping[str, object]) -> str:

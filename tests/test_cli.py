@@ -84,6 +84,48 @@ def test_check_config(home: Path) -> None:
     )
 
 
+CHECKS = {
+    "fine": ("", [], 0, "stardust: shop: it loads\n", ""),
+    "not preloaded": (
+        "",
+        ["--no-preload"],
+        0,
+        "stardust: each worker loads the application for itself, as",
+        "",
+    ),
+    "it holds something": ("import select\nheld = select.epoll()\n", [], 0, "\neach worker loads it for", ""),
+    "held all the same": (
+        "import select\nheld = select.epoll()\n",
+        ["--preload"],
+        0,
+        "as preload = true",
+        "",
+    ),
+    "one process": ("import select\nheld = select.epoll()\n", ["--max-workers=0"], 0, "it loads\n", ""),
+    "broken": ("import nosuchmodule\n", [], 3, "no mistakes\n", "in <module>\n    import nosuchmodule\n"),
+    "broken, not preloaded": ("import nosuchmodule\n", ["--no-preload"], 3, "no mistakes\n", "nosuchmodule"),
+    "it ends": ("import os\nos._exit(7)\n", [], 3, "no mistakes\n", "ended: exit code 7\n"),
+    "it hangs": ("import signal\nsignal.pause()\n", ["--boot-timeout=1"], 3, "", "within boot-timeout = 1 s"),
+    "a hook is missing": ("", ["--after-fork=shop:nothing"], 3, "", "after-fork = shop:nothing"),
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_check_that_loads(home: Path, name: str) -> None:
+    """What a start would say. The ports may be taken: a server runs."""
+    code, flags, expected, said, complained = CHECKS[name]
+    (home / "shop.py").write_text(code + HELLO)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"--listen=127.0.0.1:{taken.getsockname()[1]}"
+        done = stardust(home, "shop", "--check-config", "--load", address, *flags)
+    assert done[0] == expected
+    assert said in done[1]
+    assert done[1].startswith("stardust: the command line: no mistakes\n")
+    assert complained in done[2]
+    if name in ("fine", "one process"):
+        assert done == (0, "stardust: the command line: no mistakes\nstardust: shop: it loads\n", "")
+
+
 def test_print_config_says_where_each_value_comes_from(home: Path) -> None:
     file = home / "stardust.toml"
     file.write_text('app = "shop:application"\nmax-workers = 3\n')

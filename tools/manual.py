@@ -190,6 +190,10 @@ _COMMANDS = (
 _OTHER_OPTIONS = (
     ("--config FILE", "Read settings from this TOML file, at start and at every reload."),
     ("--check-config", "Check the configuration and exit."),
+    (
+        "--check-config --load",
+        "Load the application too, in a process of its own, and say whether it can be preloaded.",
+    ),
     ("--print-config", "Print every setting as TOML, with its origin, and exit."),
     ("--version", "Print the version and exit."),
     ("--help, -h", "Print the flags and exit."),

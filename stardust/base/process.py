@@ -33,6 +33,23 @@ def parent(pid: int) -> int:
         raise ValueError(f"/proc/{pid}/stat: unexpected form") from None
 
 
+def is_zombie(pid: int) -> bool:
+    """Whether it has ended, and waits for its parent to ask how. Raises OSError."""
+    return _status(str(pid))[:1] == [b"Z"]
+
+
+def described(status: int) -> str:
+    """How a process ended, in words, by its wait status."""
+    if os.WIFEXITED(status):
+        return f"exit code {os.WEXITSTATUS(status)}"
+    number = os.WTERMSIG(status)
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    return f"killed by {name}"
+
+
 def _status(process: str) -> list[bytes]:
     """The fields of /proc/pid/stat behind the name, which may hold anything."""
     return system.read_file(f"/proc/{process}/stat").rpartition(b")")[2].split()

@@ -43,12 +43,17 @@ def fork() -> int:
 
 waitpid = os.waitpid  # waitpid(2): (process id, wait status)
 kill = os.kill  # kill(2)
+setpgid = os.setpgid  # setpgid(2)
+getpgid = os.getpgid  # getpgid(2)
+getsid = os.getsid  # getsid(2)
 execve = os.execve  # execve(2)
 chdir = os.chdir  # chdir(2)
 getcwd = os.getcwd  # getcwd(2): ENOENT if the directory was removed
 initgroups = os.initgroups  # setgroups(2)
 setgid = os.setgid  # setgid(2)
 setuid = os.setuid  # setuid(2)
+setsid = os.setsid  # setsid(2)
+setitimer = signal.setitimer  # setitimer(2)
 getrlimit = resource.getrlimit  # getrlimit(2): soft limit, hard limit
 setrlimit = resource.setrlimit
 
@@ -95,6 +100,7 @@ write = os.write  # write(2): how many bytes were written
 lseek = os.lseek  # lseek(2)
 fstat = os.fstat  # fstat(2)
 stat = os.stat  # stat(2)
+urandom = os.urandom  # getrandom(2)
 lstat = os.lstat  # lstat(2)
 ftruncate = os.ftruncate  # ftruncate(2)
 get_blocking = os.get_blocking  # fcntl(2), F_GETFL
@@ -103,6 +109,8 @@ set_inheritable = os.set_inheritable  # ioctl(2), FIONCLEX and FIOCLEX
 mkdir = os.mkdir  # mkdir(2)
 rename = os.rename  # rename(2)
 unlink = os.unlink  # unlink(2)
+readlink = os.readlink  # readlink(2)
+listdir = os.listdir  # getdents64(2): the names in a directory, in any order
 chmod = os.chmod  # chmod(2)
 chown = os.chown  # chown(2): (path, user, group), -1 for what stays
 memfd_create = os.memfd_create  # memfd_create(2); closed on exec unless its flags say something else
@@ -216,6 +224,13 @@ def unacknowledged(descriptor: int) -> int:
 
 poll = select.poll  # poll(2)
 epoll = select.epoll  # epoll(7)
+
+
+def epoll_of(descriptor: int) -> select.epoll:
+    """The epoll instance of a descriptor, of which this object has a duplicate; it may be none, which a
+    method of it says then."""
+    return select.epoll.fromfd(os.dup(descriptor))
+
 
 CALLS = frozenset(name for name, value in [*globals().items()] if name[0] != "_" and callable(value))
 """The names of all calls: what stands above."""

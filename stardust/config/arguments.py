@@ -35,7 +35,8 @@ class Arguments:
     """A command line, taken apart but not yet checked against the table.
 
     `values` has the TOML value of each setting that a flag gives; `listen` the address flags as (flag,
-    name or "", address). `directory` is where relative paths of flags start.
+    name or "", address). `directory` is where relative paths of flags start. `load`: a check loads the
+    application.
     """
 
     action: Action
@@ -43,6 +44,7 @@ class Arguments:
     directory: str
     values: Mapping[str, object]
     listen: tuple[tuple[str, str, str], ...]
+    load: bool = False
 
 
 def parse_arguments(argv: Sequence[str]) -> Arguments:
@@ -57,6 +59,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         raise UsageError(str(error)) from None
     if unknown:
         raise UsageError(_unknown_argument(unknown[0]))
+    if found.load and found.action is not Action.CHECK:
+        raise UsageError("--load needs --check-config")
     directory = system.getcwd()
     values = {
         name: _flag_value(BY_NAME[name].kind, texts)
@@ -73,6 +77,7 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
         directory=directory,
         values=values,
         listen=tuple(_address_flags(found)),
+        load=found.load,
     )
 
 
@@ -96,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             flag, dest="action", action="store_const", const=action, default=Action.RUN, help=text
         )
+    parser.add_argument("--load", action="store_true", help="with --check-config: load the application too")
     for section in settings.SECTIONS:
         group = parser.add_argument_group(section.title)
         if section is settings.LISTENERS:
@@ -133,7 +139,7 @@ def _with_switch_values(argv: Sequence[str]) -> list[str]:
     """
     spelled = {}
     for setting in settings.SETTINGS:
-        if setting.kind is kinds.SWITCH:
+        if setting.kind in (kinds.SWITCH, kinds.AUTOMATIC):
             spelled[f"--{setting.key}"] = f"--{setting.key}=1"
             spelled[f"--no-{setting.key}"] = f"--{setting.key}=0"
     pairs = itertools.pairwise([*argv, ""])
@@ -176,7 +182,7 @@ def _unknown_argument(word: str) -> str:
     known = [f"--{setting.key}" for setting in settings.SETTINGS]
     known += [name for names, _, _ in ADDRESS_FLAGS for name in names]
     known += [name for names in ALIASES.values() for name in names]
-    known += ["--config", "--check-config", "--print-config", "--version", "--help"]
+    known += ["--config", "--check-config", "--load", "--print-config", "--version", "--help"]
     return f"unknown flag {flag}" + nearest(flag, known)
 
 

@@ -98,10 +98,19 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Reap:
-    """Wait for a worker that was seen ending: Exited."""
+    """Wait for a worker that was seen ending: Exited. `why`: the supervisor has ended it; else that is ""."""
 
     worker: int
     pid: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mourn:
+    """Call `after-death` for process `pid`, which was another zygote's. No answer."""
+
+    pid: int
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +125,18 @@ class Reopen:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The application is there, or will be loaded by each worker."""
+    """The application is there, or will be loaded by each worker. `holds`: what will break in workers that
+    are forked from here, in words; it was told to fork them all the same."""
+
+    holds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unforkable:
+    """The application is there, and `holds`, in words, what would break in workers that are forked from here.
+    They are not: the sender is of no use any more."""
+
+    holds: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +175,10 @@ class ForkFailed:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The worker was reaped, and this is how it ended."""
+    """The worker was reaped, and this is how it ended; None if somebody else has waited for it."""
 
     worker: int
-    status: Status
+    status: Optional[Status]
 
 
 # --- to a worker -----------------------------------------------------------------------------------------
@@ -215,8 +235,8 @@ class Paused:
 
 # --- who says what ---------------------------------------------------------------------------------------
 
-ToZygote = Union[Generation, Fork, Reap, Reopen]
-FromZygote = Union[Loaded, Failed, Misconfigured, Forked, ForkFailed, Exited]
+ToZygote = Union[Generation, Fork, Reap, Mourn, Reopen]
+FromZygote = Union[Loaded, Unforkable, Failed, Misconfigured, Forked, ForkFailed, Exited]
 ToWorker = Union[Retire, Stop, Ping, Pause, Resume, Reopen]
 FromWorker = Union[Ready, Failed, Leaving, Paused]
 

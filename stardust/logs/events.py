@@ -69,4 +69,25 @@ IDLE_EXIT = Event(
     again.""",
 )
 
-EVENTS = (STARTED, RELOADED, RELOAD_FAILED, WORKER_DIED, WORKER_TIMED_OUT, OUT_OF_MEMORY, IDLE_EXIT)
+NOT_PRELOADED = Event(
+    "d00723b2184d4735905af0bfb95b7222",
+    "Each worker loads the application for itself",
+    """After loading, the application held what does not survive a fork: threads, connections, child processes
+    or an event loop; the message lists them. Workers forked from it would share connections, and read each
+    other's answers, or hang for want of a thread. So each worker of generation @STARDUST_GENERATION@ loads
+    the application for itself: it takes more memory, and longer to start.
+
+    To have it preloaded, open connections and start threads in the function that after-fork names, or at the
+    first request. preload = false does what is done now, without this message.""",
+)
+
+EVENTS = (
+    STARTED,
+    RELOADED,
+    RELOAD_FAILED,
+    WORKER_DIED,
+    WORKER_TIMED_OUT,
+    OUT_OF_MEMORY,
+    IDLE_EXIT,
+    NOT_PRELOADED,
+)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Optional, TypeVar
+from typing import Any, Generic, Optional, TypeVar, Union
 
 from stardust.base import address as addresses
 from stardust.base.address import Address
@@ -26,6 +26,9 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 PIB = 1024 * 1024 * GIB
+
+AUTO = "auto"
+"""The word of a switch that the server is to set by what it finds."""
 
 CREDENTIAL = "credential:"
 """What stands before the name of a credential (systemd.exec(5), LoadCredential=) in place of a path."""
@@ -46,6 +49,7 @@ _SIZE_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": KIB, "MiB":
 _QUANTITY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _OCTAL = re.compile(r"(?:0o)?([0-7]{1,4})")
+_HOOK = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _ON = ("1", "true", "yes", "on")
 _OFF = ("0", "false", "no", "off")
@@ -100,6 +104,17 @@ def _read_switch(value: object) -> bool:
     if isinstance(value, bool):
         return value
     raise ValueError
+
+
+def _read_automatic(value: object) -> Union[bool, str]:
+    return AUTO if value == AUTO else _read_switch(value)
+
+
+def _read_hook(value: object) -> str:
+    text = _read_text(value)
+    if text and not _HOOK.fullmatch(text):
+        raise ValueError
+    return text
 
 
 def _read_own_switch(value: object) -> Optional[bool]:
@@ -214,6 +229,10 @@ def _read_headers(value: object) -> tuple[str, ...]:
 
 COUNT = Kind("N", "a whole number", "", _whole_number, _read_count)
 SWITCH = Kind("0|1", "true or false", "", _switch_word, _read_switch)
+AUTOMATIC: Kind[Union[bool, str]] = Kind(
+    "auto|0|1", f'true, false or "{AUTO}"', "", _switch_word, _read_automatic
+)
+HOOK = Kind("MODULE:CALLABLE", "a function", 'text such as "module:function"', _itself, _read_hook)
 SECONDS = Kind(
     "SECONDS", "a duration", 'seconds, or text such as "500ms", "30s", "5min", "2h"', _itself, _read_seconds
 )

@@ -14,13 +14,15 @@ Pure. Runs in the application's interpreter too (the configuration travels there
 from __future__ import annotations
 
 import json
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from stardust.base import address as addresses
 from stardust.base.address import Address
 from stardust.base.records import dataclass
 from stardust.settings.kinds import (
     ADDRESS,
+    AUTO,
+    AUTOMATIC,
     BYTES,
     CHOICE,
     COMMAND,
@@ -31,6 +33,7 @@ from stardust.settings.kinds import (
     FORWARDED_HEADERS,
     GIB,
     HEADERS,
+    HOOK,
     HOUR,
     KIB,
     MIB,
@@ -169,9 +172,11 @@ class Config:
         default="",
         help="the WSGI application: module:callable, module:factory() or path/to/file.py[:name]",
         text="""`myapp.wsgi:application` is the object `application` of the module `myapp.wsgi`.
-        `myapp:create_app()` is what that function returns. `srv/app.py` is a file, relative to `chdir`.
-        Without a name, the server looks for `application`, then for `app`. On the command line, give the
-        application as the argument without a flag.""",
+        `myapp:create_app()` is what that function returns; it may have arguments that are literals:
+        `myapp:create_app("prod", debug=False)`. `srv/app.py` is a file, relative to `chdir`.
+        Without a name, the server looks for `application`, then for `app`. `paste:srv/site.ini#shop` is the
+        application `shop` of a file of PasteDeploy, or its `main` without a name; a section `[loggers]` in
+        it sets up logging. On the command line, give the application as the argument without a flag.""",
         unset="none, it must be given",
     )
     python: str = setting(
@@ -217,14 +222,49 @@ class Config:
         text="""They override `env-file`. Flags add to the variables of the file. If there are several
         variables, write a table of its own, `[environment]`, at the end of the file.""",
     )
-    preload: bool = setting(
+    preload: Union[bool, str] = setting(
         APPLICATION,
-        SWITCH,
-        default=True,
+        AUTOMATIC,
+        default=AUTO,
         help="import the application once, and fork the workers from it",
-        text="""The workers then share its memory and start in milliseconds. Turn it off if importing the
-        application starts threads or opens connections, and the application does not survive a fork: every
-        worker then imports it for itself. A reload loads new code in both cases.""",
+        text="""The workers then share its memory and start in milliseconds. `"auto"` does so unless the
+        application, once imported, holds what does not survive a fork: threads, connections, child processes,
+        an event loop. In that case every worker imports it for itself, and the log and `stardustctl status`
+        say what was found. Threads that their owner starts again after a fork do not count. `true` forks all
+        the same, with a warning; `false` never does. A reload loads new code in each case. `stardust
+        --check-config --load` says what would happen.""",
+    )
+    after_fork: str = setting(
+        APPLICATION,
+        HOOK,
+        default="",
+        help="function to call in each worker before it is ready",
+        text="""`myapp.hooks:connect` is `connect` in the module `myapp.hooks`. It is called without arguments
+        when the application is loaded; connect to databases and start threads there. If it raises an
+        exception, the worker has failed, as if it could not load the application. Functions registered with
+        `os.register_at_fork(after_in_child=…)` run as well, earlier, if the application was imported before
+        the fork.""",
+        unset="none",
+    )
+    before_exit: str = setting(
+        APPLICATION,
+        HOOK,
+        default="",
+        help="function to call in a worker that leaves, after its last response",
+        text="""It is called without arguments and has what is left of `graceful-timeout`. A worker that is
+        killed does not call it. Functions registered with `atexit` run as well, afterwards.""",
+        unset="none",
+    )
+    after_death: str = setting(
+        APPLICATION,
+        HOOK,
+        default="",
+        help="function to call when a worker has ended, in a process of its own",
+        text="""It is called with the worker's process id and the cause, a text such as `exit code 0`,
+        `killed by SIGKILL` or `request-timeout`, however the worker ended. The process is forked for this
+        call, from the one that workers are forked from, and ends after it, at the latest after
+        `graceful-timeout`. For instance, it can tell prometheus_client (`mark_process_dead`).""",
+        unset="none",
     )
     max_workers: int = setting(
         WORKERS,

@@ -23,7 +23,8 @@ from stardust.logs.events import WORKER_DIED, WORKER_TIMED_OUT, Event
 from stardust.supervisor import deaths, processes, vocabulary
 from stardust.supervisor.generation import Generations
 from stardust.supervisor.host import Host
-from stardust.supervisor.state import Phase, members, target
+from stardust.supervisor.remains import Remains
+from stardust.supervisor.state import Phase, Zygote, members, target
 
 _AT_WORK = (Phase.STARTING, Phase.READY, Phase.STUCK, Phase.CONDEMNED, Phase.DOOMED)
 """Phases of a worker that was not asked to end."""
@@ -69,14 +70,17 @@ class Children:
         scoreboard: Scoreboard,
         link: Link,
         progress: Callable[[str], None],
+        remains: Remains,
     ) -> None:
         self.book: dict[int, Child] = {}
         self.kills = deaths.own_kills()
+        self._unmourned: list[messages.Mourn] = []
         self._host = host
         self._generations = generations
         self._scoreboard = scoreboard
         self._link = link
         self._progress = progress
+        self._remains = remains
 
     def of(self, generation: int) -> list[Child]:
         return [child for child in self.book.values() if child.generation == generation]
@@ -228,11 +232,29 @@ class Children:
             else:
                 self._ended(child, "its zygote died first")
 
-    def reaped(self, child: Child, status: int) -> None:
-        self._ended(child, *self.kills.explain(status, ours=child.doomed))
+    def reaped(self, child: Child, status: int | None) -> None:
+        """Its parent has waited for it; None if it was too late for that."""
+        self._remains.gone(child.pid, in_peace=status == 0)
+        death = deaths.UNKNOWN if status is None else self.kills.explain(status, ours=child.doomed)
+        if not self._generations.book[child.generation].pid:
+            # No zygote of its own has seen that.
+            why = self._host.state.workers[child.number].why if child.doomed else ""
+            self._unmourned.append(messages.Mourn(child.pid, why or death.how))
+            self.mourn()
+        self._ended(child, *death)
+
+    def mourn(self) -> None:
+        """Have `after-death` called for those whose zygote died before them, by another one, now or later."""
+        for generation in self._generations.book.values():
+            known = self._host.state.generations.get(generation.number)
+            if known is None or known.zygote is not Zygote.LOADED or generation.channel is None:
+                continue
+            while self._unmourned and generation.channel.send(self._unmourned[-1]):
+                self._unmourned.pop()
 
     def _forked(self, child: Child, pid: int) -> None:
         child.pid = pid
+        self._remains.expect(pid, child.generation, f"worker {child.number}")
         child.pidfd = processes.open_pidfd(pid, self._generations.book[child.generation].pid)
         if child.pidfd is None:
             self._ended(child, "it ended at once")
@@ -246,7 +268,8 @@ class Children:
         assert child.pidfd is not None
         self._host.unwatch(child.pidfd)
         self._hear(child)
-        if self._order(child, messages.Reap(child.number, child.pid)):
+        why = self._host.state.workers[child.number].why if child.doomed else ""
+        if self._order(child, messages.Reap(child.number, child.pid, why)):
             self._host.see(vocabulary.Reaping(child.number))
 
     def _ended(self, child: Child, how: str, event: Event = WORKER_DIED) -> None:

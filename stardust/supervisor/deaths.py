@@ -16,9 +16,8 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
-from stardust.base import system
+from stardust.base import process, system
 from stardust.logs.events import OUT_OF_MEMORY, WORKER_DIED, Event
-from stardust.supervisor import processes
 
 
 class Death(NamedTuple):
@@ -26,6 +25,9 @@ class Death(NamedTuple):
 
     how: str
     event: Event
+
+
+UNKNOWN = Death("nobody knows how, for the application has waited for it", WORKER_DIED)
 
 
 class Kills:
@@ -41,13 +43,13 @@ class Kills:
         if not killed(status) or ours:
             # What was killed before, and was no worker, explains no later death.
             self._explained = count or 0
-            return Death(processes.described(status), WORKER_DIED)
+            return Death(process.described(status), WORKER_DIED)
         if count is None:
-            return Death(f"{processes.described(status)}, perhaps out of memory", WORKER_DIED)
+            return Death(f"{process.described(status)}, perhaps out of memory", WORKER_DIED)
         if count <= self._explained:
-            return Death(processes.described(status), WORKER_DIED)
+            return Death(process.described(status), WORKER_DIED)
         self._explained += 1
-        return Death(f"{processes.described(status)}: out of memory", OUT_OF_MEMORY)
+        return Death(f"{process.described(status)}: out of memory", OUT_OF_MEMORY)
 
     def _count(self) -> int | None:
         try:

@@ -32,7 +32,11 @@ from stardust.supervisor.state import Policy, Stop
 
 @dataclass(slots=True)
 class Generation:
-    """`pid` and `channel` are its zygote's: 0 and None before it was started and after it ended."""
+    """`pid` and `channel` are its zygote's: 0 and None before it was started and after it ended.
+
+    `holds`: what of the application's a fork would break, in words. `apart`: that is why each worker loads
+    for itself.
+    """
 
     number: int
     config: Config
@@ -40,6 +44,8 @@ class Generation:
     pid: int = 0
     channel: ZygoteChannel | None = None
     requests: RequestLog | None = None
+    holds: tuple[str, ...] = ()
+    apart: bool = False
 
     @property
     def interpreter(self) -> str:
@@ -75,7 +81,7 @@ class Generation:
         link, shelf = tuple(messages.Ends(*each.descriptors) for each in links) or (None, None)
         return messages.Generation(
             number=self.number,
-            config=settings.dump(self.config),
+            config=settings.dump(replace(self.config, preload=False) if self.apart else self.config),
             journal=sink.journal,
             stamped=sink.stamped,
             scoreboard=scoreboard.descriptor,
@@ -107,23 +113,34 @@ class Generations:
         """Do all that can fail, without touching the generation that serves: settings, listeners, log,
         interpreter. None if it has failed; then an event says so."""
         see = self._host.see
-        interpreter = ""
         try:
             generation = self._configured(number)
-            interpreter = generation.interpreter
             generation.open_request_log(self._host.log)
-            environ = application_environment(generation.config, self._given.environ)
-            generation.pid, generation.channel = processes.start_zygote(interpreter, environ)
         except StardustError as fault:
             see(vocabulary.Failed(number, str(fault), "", Exit(fault.exit)))
             return None
         except OSError as fault:
-            reason = f"{fault.filename or interpreter}: {fault.strerror}"
-            see(vocabulary.Failed(number, reason, "", Exit.FAILURE))
+            see(vocabulary.Failed(number, f"{fault.filename}: {fault.strerror}", "", Exit.FAILURE))
             return None
+        return generation if self.start(generation) else None
+
+    def start(self, generation: Generation) -> bool:
+        """Start its zygote, the first or another one in its place. False if that has failed, which was seen
+        then."""
+        interpreter = generation.interpreter
+        try:
+            environ = application_environment(generation.config, self._given.environ)
+            generation.pid, generation.channel = processes.start_zygote(interpreter, environ)
+        except StardustError as fault:
+            self._host.see(vocabulary.Failed(generation.number, str(fault), "", Exit(fault.exit)))
+            return False
+        except OSError as fault:
+            reason = f"{fault.filename or interpreter}: {fault.strerror}"
+            self._host.see(vocabulary.Failed(generation.number, reason, "", Exit.FAILURE))
+            return False
         links = (self._link, self._shelf)
         generation.channel.send(generation.first_message(self._scoreboard, self._host.log.sink, links))
-        return generation
+        return True
 
     def _configured(self, number: int) -> Generation:
         """Raises ConfigError, and what opening listeners raises."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from stardust import __version__
+from stardust.base.records import dataclass
 from stardust.ipc.scoreboard import BUSY, STATES, Entry
 from stardust.supervisor.state import Outcome, Phase, State, Stop, target
 
@@ -21,9 +22,31 @@ def phase(state: State) -> str:
     return "reloading" if state.coming else "running"
 
 
-def line(state: State, entries: Mapping[int, Entry], wall: float) -> str:
-    """For STATUS=: generation, workers, last reload; of a failed boot only why. `wall` + monotonic seconds =
-    seconds since the epoch."""
+@dataclass(frozen=True, slots=True)
+class Preload:
+    """`apart`: each worker of the serving generation loads for itself, because the application `holds` what a
+    fork would break. Else it was forked in spite of that, or there is nothing."""
+
+    apart: bool = False
+    holds: tuple[str, ...] = ()
+
+
+PRELOADED = Preload()
+
+
+def listed(holds: Sequence[str]) -> str:
+    """In lines of their own."""
+    return "\n".join(f"- {each}" for each in holds)
+
+
+def brief(holds: Sequence[str]) -> str:
+    """The first one, and how many more there are."""
+    return f"{holds[0]}, {len(holds) - 1} more" if len(holds) > 1 else "".join(holds)
+
+
+def line(state: State, entries: Mapping[int, Entry], wall: float, preload: Preload = PRELOADED) -> str:
+    """For STATUS=: generation, workers, preloading if it went another way, last reload; of a failed boot only
+    why. `wall` + monotonic seconds = seconds since the epoch."""
     if state.stop is Stop.IDLE:
         return "Idle, exiting"
     if state.last is not None and not state.serving:
@@ -36,6 +59,10 @@ def line(state: State, entries: Mapping[int, Entry], wall: float) -> str:
         number = state.serving or state.coming
         text = f"Generation {number}, {ready}/{target(state)} workers ready, {busy} busy"
         text = text if standing == "running" else f"{standing.capitalize()}: {text}"
+        if preload.holds:
+            text += (
+                f"; {'not preloaded' if preload.apart else 'preloaded all the same'}: {brief(preload.holds)}"
+            )
     return f"{text}; {_described(state.last, wall)}" if state.last else text
 
 
@@ -51,6 +78,7 @@ def whole(
     state: State,
     entries: Mapping[int, Entry],
     listeners: Sequence[tuple[str, str]],
+    preload: Preload = PRELOADED,
     *,
     pid: int,
     started: float,
@@ -70,6 +98,7 @@ def whole(
         "total": target(state),
         "workers": [_worker(state, number, entries, now) for number in state.workers],
         "reload": _reload(state, wall),
+        "preload": {"apart": preload.apart, "holds": [*preload.holds]},
         "listeners": [{"name": name, "address": address} for name, address in listeners],
     }
 

@@ -93,6 +93,7 @@ class Voice:
             state,
             self._entries(),
             [(each.name, str(each.address)) for each in generation.listeners] if generation else [],
+            self._preload(),
             pid=os.getpid(),
             started=self._started,
             now=now,
@@ -100,7 +101,12 @@ class Voice:
         )
 
     def _line(self) -> str:
-        return report.line(self._host.state, self._entries(), time.time() - self._host.now)
+        return report.line(self._host.state, self._entries(), time.time() - self._host.now, self._preload())
+
+    def _preload(self) -> report.Preload:
+        state = self._host.state
+        generation = self._generations.book.get(state.serving or state.coming)
+        return report.Preload(generation.apart, generation.holds) if generation else report.PRELOADED
 
     def _entries(self) -> dict[int, Entry]:
         workers = self._host.state.workers

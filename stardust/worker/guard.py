@@ -49,7 +49,7 @@ class Guard:
     before the application runs, wakes the guard if that is `asleep`, and acquires it afterwards, which waits
     for what the guard is doing just then."""
 
-    __slots__ = ("_began", "_bell", "_relieve", "asleep", "turn")
+    __slots__ = ("_began", "_bell", "_interval", "_relieve", "asleep", "turn")
 
     def __init__(self, began: Callable[[], float], relieve: Callable[[float], object]) -> None:
         self._began = began
@@ -58,6 +58,7 @@ class Guard:
         self.turn = _thread.allocate_lock()
         self.turn.acquire()
         self.asleep = True
+        self._interval = 0.0  # the switch interval that it is going to restore
 
     def start(self) -> None:
         """In the process that it is to guard: threads do not survive fork(2)."""
@@ -100,9 +101,16 @@ class Guard:
         lasted = time.monotonic() - self._began()
         if lasted < PATIENCE:
             return
-        interval = getswitchinterval()
+        self._interval = getswitchinterval()
         setswitchinterval(_HURRY)
         try:
             self._relieve(lasted)
         finally:
-            setswitchinterval(interval)
+            self.forsake()
+
+    def forsake(self) -> None:
+        """End the hurry. A forked child has to, for it may come into being in the middle of one, and has no
+        guard."""
+        if self._interval:
+            setswitchinterval(self._interval)
+            self._interval = 0.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from stardust.base import system
+from stardust.base import signals, system
 from stardust.base.errors import assert_never
 from stardust.base.pristine import signal
 from stardust.base.signals import Wakeup
@@ -72,14 +72,15 @@ def _once(number: int, frame: Any) -> None:
     signal.signal(number, signal.SIG_DFL)
 
 
-def watch_termination(loop: Loop, *, alone: bool) -> None:
+def watch_termination(loop: Loop, *, alone: bool) -> Wakeup:
     """SIGTERM: leave, `alone` or to be followed. The handler only wakes the loop, which does the rest."""
     wakeup = Wakeup((signal.SIGTERM, signal.SIGINT) if alone else (signal.SIGTERM,))
     if alone:
-        signal.signal(signal.SIGINT, _once)
+        signals.handle(signal.SIGINT, _once)
 
     def react() -> None:
         if wakeup.take():
             loop.parting.leave(final=alone)
 
     loop.watch(wakeup.fileno(), react)
+    return wakeup

@@ -8,6 +8,7 @@ the head goes, how much of the body may follow it, and what becomes of a respons
     nothing was sent yet        a 500 in its place; the connection may persist
     a part was sent             no end is faked: `complete` is False, and the connection must be cut
     all of it was sent          it stands, and the connection ends after it
+    Upgrade, and nothing said   the application has spoken for itself (`hand_over`)
     the client is gone          nothing more is sent; nobody's fault
 
 Rules:
@@ -26,7 +27,7 @@ import stat
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 from stardust.base.errors import ApplicationError, ClientGone
 from stardust.base.pristine import io, os
@@ -47,6 +48,11 @@ GONE = "client gone"
 FAILED = "application error"
 SHORT = "body shorter than Content-Length"
 LONG = "body longer than Content-Length"
+TAKEN = "taken over"
+
+away: Optional[Callable[[Optional[BaseException]], NoReturn]] = None
+"""In a process that the application has forked: ends it, as what was raised would (worker/forked.py). For the
+application has returned in two processes, and one of them is no server."""
 
 JOINED = 1 << 16
 """Bytes up to which it is cheaper to copy pieces together than to send them one by one."""
@@ -77,6 +83,10 @@ class FileWrapper:
         if not data:
             raise StopIteration
         return data
+
+
+class _Silent(ApplicationError):
+    """The application has returned nothing, and not called start_response()."""
 
 
 class Exchange:
@@ -157,6 +167,8 @@ class Exchange:
         result: object = None
         try:
             result = app(environ, self.start_response)
+            if away is not None:
+                away(None)
             if type(result) is list and len(result) == 1 and not self.status:
                 self._send_whole(result[0])
             else:
@@ -175,11 +187,15 @@ class Exchange:
                 close = None if type(result) is list else getattr(result, "close", None)
                 if close is not None:
                     close()
+                    if away is not None:
+                        away(None)
             except BaseException as error:
+                if away is not None:
+                    away(error)
                 # Whatever was sent stands as it is.
                 self._complain(f"{FAILED} in close()\n", error, environ)
                 self.note = self.note or FAILED
-        if self.note in (SHORT, LONG):
+        if self.note and self.note in (SHORT, LONG):
             self._complain(f"{self.note}\n", None, environ)
 
     def respond(self, status: int) -> None:
@@ -191,6 +207,17 @@ class Exchange:
             self._finish()
         except ClientGone:
             self._gone()
+
+    def hand_over(self) -> None:
+        """The application has taken the connection over, and spoken for itself: nothing more is sent.
+
+        gunicorn's convention is that it raises StopIteration, and does not call start_response(). It may also
+        just return. Only a request that asks for another protocol is so answered; the status of that is 101.
+        """
+        self.status = 101
+        self.note = TAKEN
+        self.persistent = False
+        self.complete = False
 
     # What the application calls.
 
@@ -335,6 +362,8 @@ class Exchange:
                 # its last yield.
                 if self._sealed:
                     return
+        if away is not None:
+            away(None)
         if not self.status:
             self._push(b"", 0)
 
@@ -387,7 +416,8 @@ class Exchange:
         # "the application must invoke the start_response() callable before the iterable yields its first
         # body bytestring"
         if not self._started:
-            raise ApplicationError("start_response() was not called before the first part of the body")
+            text = "start_response() was not called before the first part of the body"
+            raise ApplicationError(text) if length != 0 else _Silent(text)
         opening = self._writer.opening(
             self._status, self._headers, self._head, length, self.persistent, self._date
         )
@@ -421,6 +451,12 @@ class Exchange:
     # What can go wrong.
 
     def _fail(self, error: BaseException, environ: Environ) -> None:
+        if away is not None:
+            # Said by us, to an iterable that goes on: then nothing was wrong with it.
+            away(None if isinstance(error, ClientGone) and self.note != GONE else error)
+        if "HTTP_UPGRADE" in environ and not self._started and isinstance(error, (StopIteration, _Silent)):
+            self.hand_over()
+            return
         if isinstance(error, ClientGone) or self.note == GONE:
             self._gone()
             return

@@ -3,10 +3,12 @@
 It is the process `config.python` with nothing of the server in it but this package, so that it may be any
 interpreter and virtualenv. It waits in one place, `channel.receive`, and does what the message says:
 
-    Generation  once, first: the configuration and all descriptors → load → Loaded, Failed or Misconfigured
+    Generation  once, first: the configuration and all descriptors → load, look what the application holds
+                                                                   → Loaded, Unforkable, Failed, Misconfigured
     Fork        a worker, with its end of a channel, and memory
                 for its stacks                                     → Forked or ForkFailed
     Reap        a worker that the supervisor has seen ending       → Exited
+    Mourn       a worker of another zygote's, which is gone
     Reopen      the access log, for workers to come
 
 A worker's process id stays its own until it is reaped here, which happens only on the supervisor's word: so
@@ -22,11 +24,11 @@ import grp
 import importlib
 import pwd
 import sys
-import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Optional
 
-from stardust.base import address, process, streams, system
+from stardust.base import address, process, signals, streams, system
 from stardust.base.errors import AppLoadError, ChannelError, ConfigError, Exit, assert_never
 from stardust.base.pristine import os, socket, time
 from stardust.ipc import messages
@@ -35,13 +37,15 @@ from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import Scoreboard
 from stardust.logs.log import Log, Sink, instance
 from stardust.settings import table as settings
+from stardust.settings.kinds import AUTO
 from stardust.settings.table import Config
-from stardust.worker import introduction
+from stardust.worker import forked, introduction
 from stardust.worker import process as workers
 from stardust.worker.entrance import Door
 from stardust.worker.process import Inheritance
-from stardust.zygote import terminal
-from stardust.zygote.load import load
+from stardust.zygote import holdings, terminal
+from stardust.zygote.load import load, load_hooks
+from stardust.zygote.mourning import Mourning
 
 SupervisorChannel = Channel[messages.ToZygote, messages.FromZygote]
 
@@ -62,32 +66,61 @@ def _serve(descriptor: int) -> int:
     if not isinstance(order, messages.Generation):
         raise ChannelError(f"first comes a generation, not {order}")
     heritage = _inheritance(order)
+    renamed = partial(process.name_process, *heritage.fork_s_name(f"generation {order.number}"))
+    forked.own([heritage.forsake, channel.close, partial(_forsake_log, heritage), renamed])
+    chld = signals.SetAside()
+    holds: tuple[str, ...] = ()
     sys.meta_path.insert(0, process.Titles())
     try:
         heritage = _with_tls(heritage, [each.name for each in order.listeners])
         _become(heritage.config)
         if heritage.config.preload:
-            started = time.monotonic()
-            heritage = heritage._replace(app=load(heritage.config.app))
-            streams.ensure()
-            _name(order.number, heritage.config)
-            _warn_of_threads(heritage.log)
-            heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
+            heritage, holds = _preloaded(heritage)
     except AppLoadError as failure:
+        if forked.away:
+            forked.end(failure.__context__)  # what the application raised
         channel.send(messages.Failed(failure.reason, messages.clipped(failure.detail)))
         return Exit.APPLICATION
     except ConfigError as failure:
         channel.send(messages.Misconfigured(str(failure)))
         return Exit.CONFIG
+    if holds and heritage.config.preload == AUTO:
+        holdings.end_children()
+        channel.send(messages.Unforkable(holds))
+        channel.receive()  # the end of file, if SIGKILL is not faster
+        os._exit(Exit.OK)
     process.freeze_heap()
-    channel.send(messages.Loaded())
+    channel.send(messages.Loaded(holds))
     if heritage.link is None:
+        channel.close()
         return workers.run(heritage, 1, 0, None)
-    return _attend(channel, heritage)
+    chld.take()
+    return _attend(channel, heritage, chld)
 
 
-def _attend(channel: SupervisorChannel, heritage: Inheritance) -> int:
+def _forsake_log(heritage: Inheritance) -> None:
+    if heritage.log_descriptor is not None:
+        system.close(heritage.log_descriptor)
+
+
+def _preloaded(heritage: Inheritance) -> tuple[Inheritance, tuple[str, ...]]:
+    """With the application; and what that holds that a fork would break. Raises AppLoadError."""
+    known = holdings.descriptors()
+    started = time.monotonic()
+    heritage = heritage._replace(app=load(heritage.config.app))
+    load_hooks(heritage.config)
+    if forked.away:
+        forked.end()
+    streams.ensure()
+    _name(heritage.generation, heritage.config)
+    heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
+    # Whoever serves alone forks nobody.
+    return heritage, () if heritage.link is None else holdings.look(known)
+
+
+def _attend(channel: SupervisorChannel, heritage: Inheritance, chld: signals.SetAside) -> int:
     """Do what the supervisor says, until it says no more."""
+    mourning = Mourning(heritage.config, heritage.log)
     while True:
         order = channel.receive()
         if order is None:
@@ -96,10 +129,15 @@ def _attend(channel: SupervisorChannel, heritage: Inheritance) -> int:
         elif isinstance(order, messages.Fork):
             if _fork(channel, order):
                 channel.close()
+                chld.give_back()
+                forked.forget_children()
+                system.setpgid(0, 0)  # so that what it leaves behind is known to be its own
                 own = Channel.adopt(order.channel, messages.WORKER)
                 return workers.run(heritage, order.worker, order.slot, own, order.stacks)
         elif isinstance(order, messages.Reap):
-            _reap(channel, order)
+            _reap(channel, order, mourning)
+        elif isinstance(order, messages.Mourn):
+            mourning.call(order.pid, order.cause)
         elif isinstance(order, messages.Reopen):
             if heritage.log_descriptor is not None:
                 system.dup2(order.access_log, heritage.log_descriptor, inheritable=False)
@@ -114,7 +152,8 @@ def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
     """Whether this is the new worker."""
     streams.flush()
     try:
-        pid = system.fork()
+        with forked.ours():
+            pid = system.fork()
     except OSError as fault:
         channel.send(messages.ForkFailed(order.worker, fault.strerror or str(fault)))
         pid = -1
@@ -127,12 +166,14 @@ def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
     return False
 
 
-def _reap(channel: SupervisorChannel, order: messages.Reap) -> None:
+def _reap(channel: SupervisorChannel, order: messages.Reap, mourning: Mourning) -> None:
     """Wait for that very process: the application may have children of its own."""
+    status: Optional[int]
     try:
         _, status = system.waitpid(order.pid, 0)
     except ChildProcessError:
-        status = 0  # the application ignores SIGCHLD, so the kernel has reaped it
+        status = None  # the application has: with a thread of its own, or it ignores SIGCHLD again
+    mourning.call(order.pid, order.why or ("" if status is None else process.described(status)))
     channel.send(messages.Exited(order.worker, status))
 
 
@@ -261,13 +302,3 @@ def _account(user: str) -> pwd.struct_passwd:
     except KeyError:
         # A number that nobody has is a user all the same, without a name and a home (containers use that).
         return pwd.struct_passwd((user, "x", int(user), int(user), "", "/", "/bin/sh"))
-
-
-def _warn_of_threads(log: Log) -> None:
-    """fork(2) copies the calling thread only: those that were started at import are missing in workers."""
-    others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if others:
-        log.warning(
-            f"the application started threads while it was loaded ({', '.join(others)}); workers will not "
-            "have them. Start them on the first request, or set preload = false"
-        )

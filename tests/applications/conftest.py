@@ -1,4 +1,5 @@
-"""Marks every test here as live, and lends them an interpreter with the packages of applications."""
+"""Whole servers with applications that do what applications do: marked as live, with an interpreter that has
+the packages of such applications."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.conftest import gate as gate
-from tests.live.conftest import listener as listener
+from tests.live.conftest import gate, listener
+
+__all__ = ["gate", "listener", "packages"]
 
 HERE = Path(__file__).parent
 

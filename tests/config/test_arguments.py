@@ -28,6 +28,7 @@ FLAGS = [
     pytest.param("--preload=0", {"preload": False}, id="switch with a value"),
     pytest.param("--preload 0", {"preload": False}, id="switch with a value as next word"),
     pytest.param("--no-preload", {"preload": False}, id="switch, negated"),
+    pytest.param("--preload=auto", {"preload": "auto"}, id="switch with a word"),
     pytest.param("--no-preload --preload", {"preload": True}, id="the last switch counts"),
     pytest.param("--access-log -", {"access_log": "-"}, id="standard output"),
     pytest.param(
@@ -81,6 +82,13 @@ def test_address_flags_have_names() -> None:
         ("listen-2", "[::1]:81"),
         ("listen-3", "@a=b"),
     ]
+
+
+def test_load_belongs_to_the_check() -> None:
+    assert parse_arguments(["--check-config", "--load", "shop"]).load
+    assert not parse_arguments(["--check-config", "shop"]).load
+    with pytest.raises(UsageError, match="--load needs --check-config"):
+        parse_arguments(["--load", "shop"])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ FLAG_VALUE_ERRORS = [
     ),
     pytest.param(
         "--preload=perhaps app",
-        ['command line: --preload: must be true or false, not "perhaps"'],
+        ['command line: --preload: must be true, false or "auto", not "perhaps"'],
         id="switch",
     ),
     pytest.param(

@@ -44,9 +44,11 @@ EXAMPLES: list[Any] = [
         ),
     ),
     messages.Fork(worker=3, slot=1, channel=70, stacks=71),
-    messages.Reap(worker=3, pid=4711),
+    messages.Reap(worker=3, pid=4711, why="request-timeout"),
+    messages.Mourn(pid=4711, cause="exit code 3"),
     messages.Reopen(access_log=70),
-    messages.Loaded(),
+    messages.Loaded(("thread a", "connection b")),
+    messages.Unforkable(("thread c",)),
     messages.Failed("ImportError", "Traceback"),
     messages.Misconfigured("ssl-key-file: k.pem: none"),
     messages.Forked(worker=3, pid=4711),
@@ -198,7 +200,7 @@ def test_no_field_may_be_of_another_type(example: Any, wrong: Any) -> None:
     whole, descriptors = content_of(example)
     for path in places(whole):
         content, _ = content_of(example)
-        optional = wrong is None and path in {("link",), ("shelf",), ("access_log",)}
+        optional = wrong is None and path in {("link",), ("shelf",), ("access_log",), ("status",)}
         if path and not optional and type(wrong) is not type(at(content, path)):
             at(content, path[:-1])[path[-1]] = wrong
             assert refused(side, content, descriptors), path

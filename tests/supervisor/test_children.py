@@ -217,3 +217,37 @@ def test_an_end_that_is_told_of_twice(stage: Callable[..., Stage]) -> None:
     it.settle()
     assert 1 not in it.supervisor.children.book
     assert it.log.read_text().count("worker 1 (process") == 1
+
+
+def test_a_worker_for_which_the_application_has_waited(stage: Callable[..., Stage]) -> None:
+    """Nobody knows how it ended: that is said, and no exit code is made up."""
+    it = stage(max_workers=1, main_process_delay=0.01)
+    it.boot()
+    worker = it.workers[1]
+    os.kill(worker.pid, signal.SIGKILL)
+    it.supervisor.wait(time.monotonic() + PATIENCE)
+    assert it.hear() == messages.Reap(worker=1, pid=worker.pid)
+    os.waitpid(worker.pid, 0)
+    it.zygotes[0].send(messages.Exited(worker=1, status=None))
+    it.until(lambda: 2 in it.supervisor.children.book)
+    ended = f"worker 1 (process {worker.pid}) ended: nobody knows how, for the application has waited for it"
+    assert ended in it.log.read_text()
+    it.start_worker()
+    it.until(lambda: it.supervisor.state.workers[2].phase is Phase.READY)
+
+
+def test_why_a_worker_was_killed_goes_to_its_zygote(stage: Callable[..., Stage]) -> None:
+    """Which has it from nowhere else, for `after-death`."""
+    it = stage(max_workers=1, main_process_delay=0.01)
+    it.boot()
+    worker = it.workers[1]
+    it.supervisor.see(vocabulary.Overdue(1, "request-timeout"))
+    it.settle()
+    it.supervisor.now += 1.0
+    it.settle()
+    it.supervisor.wait(time.monotonic() + PATIENCE)
+    while not isinstance(order := it.hear(), messages.Reap):
+        assert isinstance(order, messages.Fork)
+        os.close(order.channel)
+        os.close(order.stacks)
+    assert order == messages.Reap(worker=1, pid=worker.pid, why="request-timeout")

@@ -140,7 +140,21 @@ def test_whole() -> None:
             "at": "2027-01-15T08:01:00+00:00",
         },
         "listeners": [{"name": "http", "address": "127.0.0.1:5000"}],
+        "preload": {"apart": False, "holds": []},
     }
+
+
+def test_preloading_that_went_another_way() -> None:
+    def line(apart: bool, *holds: str) -> str:
+        return report.line(RUNNING, ENTRIES, WALL, report.Preload(apart, holds))
+
+    assert line(True, "thread a").endswith("1 busy; not preloaded: thread a")
+    assert line(True, "thread a", "thread b", "thread c").endswith("; not preloaded: thread a, 2 more")
+    assert line(False, "thread a").endswith("; preloaded all the same: thread a")
+    answer = report.whole(
+        RUNNING, ENTRIES, [], report.Preload(True, ("thread a",)), pid=40, started=40.0, now=100.0, wall=WALL
+    )
+    assert answer["preload"] == {"apart": True, "holds": ["thread a"]}
 
 
 @pytest.mark.parametrize("phase", [phase for phase in Phase if phase is not Phase.READY])

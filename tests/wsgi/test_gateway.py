@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Optional, TextIO
+from typing import Any, BinaryIO, NoReturn, Optional, TextIO
 from wsgiref.validate import validator
 
 import h11
@@ -28,8 +28,9 @@ from stardust.base.errors import ApplicationError, ClientGone
 from stardust.http1.head import Head, HeadReader, Limits
 from stardust.http1.response import LAST_CHUNK, ResponseWriter
 from stardust.wsgi import environ as environs
+from stardust.wsgi import gateway
 from stardust.wsgi.environ import Environ
-from stardust.wsgi.gateway import FAILED, GONE, JOINED, LONG, SHORT, Exchange, FileWrapper, Report
+from stardust.wsgi.gateway import FAILED, GONE, JOINED, LONG, SHORT, TAKEN, Exchange, FileWrapper, Report
 
 DATE = b"Sun, 22 Nov 2026 16:50:00 GMT"
 PLAIN = [("Content-Type", "text/plain")]
@@ -977,6 +978,77 @@ def test_client_gone_at_an_early_hint() -> None:
     assert (exchange.status, exchange.note, errors.getvalue()) == (0, GONE, "")
 
 
+# Another protocol.
+
+
+class Silent:
+    """Raises what ends an iteration, out of the application, and has never called start_response()."""
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        raise StopIteration
+
+
+def upgrading(app: App) -> tuple[Client, Exchange, str]:
+    client, request, errors = Client(), head("GET /a HTTP/1.1"), io.StringIO()
+    exchange = Exchange(request, ResponseWriter(), client.send, client.send_file, True, DATE)
+    exchange.run(app, {**environ(request, errors), "HTTP_UPGRADE": "websocket"})
+    return client, exchange, errors.getvalue()
+
+
+NOTHING_SAID: list[App] = [
+    Silent(),
+    lambda environ, start_response: [],
+    lambda environ, start_response: (),
+    lambda environ, start_response: [b""],
+    lambda environ, start_response: iter(()),
+]
+
+
+@pytest.mark.parametrize("app", NOTHING_SAID)
+def test_who_asked_for_another_protocol_may_have_got_it(app: App) -> None:
+    """gunicorn's convention, and what simple-websocket's users do: the server says nothing, and ends it."""
+    client, exchange, said = upgrading(app)
+    assert (client.wire, said) == (b"", "")
+    assert (exchange.status, exchange.note) == (101, TAKEN)
+    assert (exchange.complete, exchange.persistent, exchange.sent) == (False, False, 0)
+
+
+@pytest.mark.parametrize("app", NOTHING_SAID)
+def test_who_did_not_ask_gets_an_error(app: App) -> None:
+    outcome = run(app)
+    assert (outcome.exchange.status, outcome.exchange.note) == (500, FAILED)
+
+
+def raising(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    raise LookupError("oops")
+
+
+def stopping(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [])
+    raise StopIteration
+
+
+def speaking(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    return [b"x"]
+
+
+@pytest.mark.parametrize("app", [raising, stopping, speaking])
+def test_what_fails_is_an_error_all_the_same(app: App) -> None:
+    _, exchange, said = upgrading(app)
+    assert (exchange.status, exchange.note) == (500, FAILED)
+    assert said.startswith("GET /a: application error\n")
+
+
+def test_who_refuses_another_protocol_answers() -> None:
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("403 Forbidden", [])
+        return [b"no"]
+
+    client, exchange, _ = upgrading(app)
+    assert client.wire.startswith(b"HTTP/1.1 403 ")
+    assert (exchange.status, exchange.persistent) == (403, True)
+
+
 # Who is told.
 
 
@@ -1112,3 +1184,96 @@ def test_the_validator_finds_no_fault(app: App, line: str) -> None:
     assert outcome.exchange.note == "", outcome.errors
     assert outcome.exchange.complete
     assert outcome.exchange.status == 200
+
+
+class TestAway:
+    """The application has forked, and this is the child: it ends when control comes back, as a program."""
+
+    @pytest.fixture
+    def ends(self, monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
+        """How it ended. `fork()` of the applications below is the moment at which this becomes the child."""
+        self.ended: list[BaseException | None] = []
+        self.patch = monkeypatch
+        return self.ended
+
+    def fork(self) -> None:
+        def away(error: BaseException | None) -> NoReturn:
+            self.ended.append(error)
+            raise EndedError
+
+        self.patch.setattr(gateway, "away", away)
+
+    def after(self, app: App, patience: int = 1 << 30) -> Client:
+        client, errors = Client(patience), io.StringIO()
+        exchange = Exchange(head(), ResponseWriter(), client.send, None, True, DATE)
+        with pytest.raises(EndedError):
+            exchange.run(app, environ(head(), errors))
+        assert errors.getvalue() == ""
+        return client
+
+    @pytest.mark.parametrize("result", [[b"body"], None, b"", iter([b"a"])])
+    def test_it_returns(self, ends: list[BaseException | None], result: Any) -> None:
+        def app(environ: Environ, start_response: StartResponse) -> Any:
+            self.fork()
+            return result
+
+        assert self.after(app).pieces == []
+        assert ends[0] is None
+
+    @pytest.mark.parametrize("error", [LookupError(), SystemExit(3), ClientGone()])
+    def test_it_raises(self, ends: list[BaseException | None], error: BaseException) -> None:
+        def app(environ: Environ, start_response: StartResponse) -> Any:
+            self.fork()
+            raise error
+
+        assert self.after(app).pieces == []
+        if not isinstance(error, ClientGone):
+            assert ends[0] is error
+
+    def test_it_writes(self, ends: list[BaseException | None]) -> None:
+        """Refused, and then it is as if any program had failed in that."""
+
+        def app(environ: Environ, start_response: StartResponse) -> Any:
+            write = start_response("200 OK", [])
+            self.fork()
+            write(b"x")
+
+        assert self.after(app, patience=0).pieces == []
+        assert isinstance(ends[0], ClientGone)
+
+    def test_a_generator_that_yields_once_more(self, ends: list[BaseException | None]) -> None:
+        """What is refused then is ours to say, and nothing of its doing."""
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            start_response("200 OK", [])
+            yield b"x"
+            self.fork()
+            yield b"y"
+
+        assert b"y" not in self.after(app, patience=1).body
+        assert ends[0] is None
+
+    def test_a_generator_that_ends(self, ends: list[BaseException | None]) -> None:
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            start_response("200 OK", [("Content-Length", "1")])
+            yield b"x"
+            self.fork()
+
+        self.after(app)
+        assert ends[0] is None
+
+    @pytest.mark.parametrize("error", [None, SystemExit(3)])
+    def test_close(self, ends: list[BaseException | None], error: BaseException | None) -> None:
+        def close() -> None:
+            self.fork()
+            if error is not None:
+                raise error
+
+        body = Body(b"x")
+        body.close = close  # type: ignore[method-assign]
+        self.after(answering(body))
+        assert ends[0] is error
+
+
+class EndedError(BaseException):
+    """In the place of os._exit()."""

@@ -159,6 +159,7 @@ class Zygote:
         assert message.worker == number
         self.workers.remove(worker)
         worker.close()
+        assert message.status is not None
         return message.status
 
     def end(self) -> int:
@@ -324,7 +325,7 @@ def test_reaping_where_the_application_ignores_its_children(start: Start) -> Non
         zygote.hear()
         worker = zygote.fork()
         signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
-        assert zygote.reap(worker) == 0
+        assert zygote.reap(worker) == signal.SIGKILL
 
 
 def test_fork_that_fails(start: Start) -> None:
@@ -434,13 +435,208 @@ def answer():
         assert get(listener) == str(("helper", str(tmp_path), "0o27", ""))
 
 
-def test_threads_started_at_import_are_warned_of(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
-    app = (
-        "import threading\n"
-        "threading.Thread(target=threading.Event().wait, name='ticker', daemon=True).start()\n"
-    )
+TICKER = """
+import threading
+threading.Thread(target=threading.Event().wait, name="ticker", daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize("interpreter", ["the server's", "pypy3"])
+def test_what_does_not_survive_a_fork_is_told(start: Start, interpreter: str) -> None:
+    """And nothing is forked, unless it was told to; the zygote waits for its end."""
+    python = pypy() if interpreter == "pypy3" else sys.executable
+    for preload, kind in (("auto", messages.Unforkable), (True, messages.Loaded)):
+        with start(TICKER + HELLO, interpreter=python, preload=preload) as zygote:
+            message = zygote.hear()
+            assert isinstance(message, kind)
+            [thread] = message.holds
+            assert thread.startswith('thread "ticker"')
+
+
+def test_children_of_a_zygote_that_is_not_forked_end(start: Start) -> None:
+    app = "import subprocess\nchild = subprocess.Popen(['sleep', '1000'])\n"
     with start(app + HELLO) as zygote:
+        message = zygote.hear()
+        assert isinstance(message, messages.Unforkable)
+        [child] = message.holds
+        assert child.startswith("child process ")
+        assert child.endswith(" (sleep 1000)")
+        # It was asked before it was told, and is a zombie by now or soon.
+        pidfd = os.pidfd_open(int(child.split()[2]))
+        assert select.select([pidfd], [], [], PATIENCE)[0]
+        os.close(pidfd)
+
+
+HOOKS = """
+import os
+calls = []
+def begin():
+    calls.append("begun")
+def end():
+    with open("ended", "a") as file:
+        file.write(f"{calls}")
+def death(pid, cause):
+    with open("died", "a") as file:
+        file.write(f"{pid} {cause} {calls} {os.getpid() == os.getsid(0)}\\n")
+def answer():
+    return calls
+"""
+
+
+@pytest.mark.parametrize("preload", [True, False])
+@pytest.mark.parametrize("interpreter", ["the server's", "pypy3"])
+def test_hooks(
+    start: Start, tmp_path: Path, listener: socket.socket, interpreter: str, preload: bool
+) -> None:
+    python = pypy() if interpreter == "pypy3" else sys.executable
+    names = {"after_fork": "shop:begin", "before_exit": "shop:end", "after_death": "shop:death"}
+    values = {**names, "chdir": str(tmp_path), "preload": preload}
+    with start(HOOKS + ANSWER, interpreter=python, **values) as zygote:
         zygote.hear()
+        worker = zygote.fork()
+        assert worker.hear() == messages.Ready()
+        assert get(listener) == "['begun']"
+        worker.channel.send(messages.Retire())
+        assert zygote.reap(worker) == 0
+        assert (tmp_path / "ended").read_text() == "['begun']"
+        told = f"{worker.pid} exit code 0 [] True\n"
+        assert (tmp_path / "died").read_text() == told
+        worker = zygote.fork(2)
+        signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+        zygote.reap(worker, 2)
+        told += f"{worker.pid} killed by SIGKILL [] True\n"
+        assert (tmp_path / "died").read_text() == told
+        zygote.channel.send(messages.Mourn(4711, "request-timeout"))
+        zygote.fork(3)  # it does one thing after the other
+        assert (tmp_path / "died").read_text() == told + "4711 request-timeout [] True\n"
+
+
+HOOK_FAILURES = {
+    "no such function": ({"before_exit": "shop:nothing"}, "cannot load before-exit = shop:nothing: ", ""),
+    "no such module": ({"after_death": "nosuchmodule:f"}, "there is no module nosuchmodule", ""),
+    "it raises": (
+        {"after_fork": "shop:fails"},
+        "after-fork = shop:fails has failed: LookupError: no",
+        "fails",
+    ),
+    "it leaves": ({"after_fork": "shop:leaves"}, "it called sys.exit(3)", "leaves"),
+}
+FAILS = "import sys\ndef fails(): raise LookupError('no')\ndef leaves(): sys.exit(3)\n"
+
+
+@pytest.mark.parametrize("name", HOOK_FAILURES)
+@pytest.mark.parametrize("preload", [True, False])
+def test_hooks_that_fail_are_loads_that_fail(
+    tmp_path: Path, listener: socket.socket, name: str, preload: bool
+) -> None:
+    """In the zygote, if that could know; else in the worker."""
+    names, reason, detail = HOOK_FAILURES[name]
+    values: dict[str, Any] = {**names, "chdir": str(tmp_path), "preload": preload}
+    zygote = Zygote(tmp_path, FAILS + HELLO, listener, **values)
+    message: object = zygote.hear()
+    worker = None
+    if isinstance(message, messages.Loaded):
+        worker = zygote.fork()
+        message = worker.hear()
+        assert worker.hear() is None
+        assert os.waitstatus_to_exitcode(zygote.reap(worker)) == 3
+    assert isinstance(message, messages.Failed)
+    assert reason in message.reason
+    assert detail in message.detail
+    assert (worker is None) == (preload and not detail)
+    zygote.channel.close()
+    assert zygote.end() == (3 if worker is None else 0)
+    os.close(zygote.pidfd)
+
+
+def test_hooks_that_fail_at_the_end_are_logged(
+    start: Start, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = {"before_exit": "shop:fails", "after_death": "shop:fails"}
+    with start(FAILS + HELLO, **names, chdir=str(tmp_path)) as zygote:
+        zygote.hear()
+        worker = zygote.fork()
+        worker.hear()
+        worker.channel.send(messages.Retire())
+        assert zygote.reap(worker) == 0
     log = capfd.readouterr().err
-    assert "generation 1: warning: " in log
-    assert "(ticker)" in log
+    assert "worker 1: error: before-exit = shop:fails has failed: LookupError: no" in log
+    assert "generation 1: error: after-death = shop:fails has failed: TypeError: " in log
+
+
+@pytest.mark.parametrize("preload", [True, False], ids=["preload", "no preload"])
+@pytest.mark.parametrize(("rest", "code"), [("pass", 0), ("sys.exit(4)", 4), ("1 / 0", 1)])
+def test_a_child_of_the_import_is_no_zygote(
+    start: Start, listener: socket.socket, preload: bool, rest: str, code: int
+) -> None:
+    """It ends when it comes back, and says nothing to the supervisor."""
+    forks = f"""
+import os, sys
+pid = os.fork()
+if not pid:
+    {rest}
+else:
+    status = os.waitpid(pid, 0)[1]
+def answer(): return os.waitstatus_to_exitcode(status)
+"""
+    with start(forks + ANSWER, preload=preload) as zygote:
+        assert zygote.hear() == messages.Loaded()
+        worker = zygote.fork()
+        assert worker.hear() == messages.Ready()
+        assert get(listener) == str(code)
+
+
+def test_a_worker_leads_a_group(start: Start) -> None:
+    """So what it starts is known to be of its own."""
+    with start(HELLO) as zygote:
+        zygote.hear()
+        worker = zygote.fork()
+        assert worker.hear() == messages.Ready()
+        assert os.getpgid(worker.pid) == worker.pid
+        assert os.getpgid(zygote.pid) == zygote.pid
+
+
+def test_children_of_the_import_are_not_ended_by_a_worker(start: Start, listener: socket.socket) -> None:
+    """`multiprocessing` ends those that are in its book when a process ends."""
+    manager = """
+import multiprocessing
+shared = multiprocessing.get_context("fork").Manager().list()
+def answer():
+    shared.append(0)
+    return len(shared)
+"""
+    with start(manager + ANSWER, preload=True) as zygote:
+        zygote.hear()
+        for number in (1, 2):
+            worker = zygote.fork(number)
+            assert worker.hear() == messages.Ready()
+            assert get(listener) == str(number)
+            worker.channel.send(messages.Stop())
+            assert zygote.reap(worker, number) == 0
+        [child] = children(zygote.pid)
+        os.kill(child, signal.SIGKILL)
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+CHANCE = """
+import random
+random.seed(1)
+def answer():
+    return random.random()
+"""
+
+
+def test_chance_differs_in_each_worker(start: Start, listener: socket.socket) -> None:
+    with start(CHANCE + ANSWER) as zygote:
+        zygote.hear()
+        drawn = set()
+        for number in (1, 2, 3):
+            worker = zygote.fork(number)
+            worker.hear()
+            drawn.add(get(listener))
+            worker.channel.send(messages.Retire())
+            zygote.reap(worker, number)
+        assert len(drawn) == 3
