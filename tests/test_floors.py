@@ -104,6 +104,7 @@ FLOORS: dict[str, int | tuple[int, int]] = {
     "worker.life": (5, 1),
     "worker.pace": (5, 1),
     "worker.stream": (5, 1),
+    "worker.vitals": (5, 1),
     "worker.outbox": (5, 2),
     "worker.standing": (5, 2),
     "worker.connection": (5, 3),
