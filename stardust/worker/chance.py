@@ -21,7 +21,8 @@ def seed() -> None:
     """Seed them, as far as the application has imported them."""
     own = sys.modules.get("random")
     reseed: Any = getattr(own, "seed", None)
-    if isinstance(getattr(reseed, "__self__", None), getattr(own, "Random", ())):
+    kind: Any = getattr(own, "Random", None)  # the application may have put anything there
+    if isinstance(kind, type) and isinstance(getattr(reseed, "__self__", None), kind):
         reseed()  # else it is a module of that name of the application's
     numpy: Any = sys.modules.get("numpy.random")
     if numpy is not None:
