@@ -137,6 +137,8 @@ def _application(
             chance.seed()
         if config.after_fork:
             call_hook("after-fork", config.after_fork)
+            if forked.away:
+                forked.end()
         return app
     except AppLoadError as failure:
         if forked.away:
@@ -154,7 +156,11 @@ def _take_leave(config: Config, log: Log) -> None:
         return
     try:
         call_hook("before-exit", config.before_exit)
+        if forked.away:
+            forked.end()
     except AppLoadError as failure:
+        if forked.away:
+            forked.end(failure.__context__)  # what the application raised
         log.error(f"{failure.reason}\n{failure.detail}")
 
 

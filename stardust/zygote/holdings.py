@@ -190,12 +190,13 @@ def _scout() -> Counter[Kind]:
             os._exit(0)
     system.close(writer)
     try:
-        return Counter((first, second) for first, second in json.loads(_line(reader)))
-    except ValueError:
-        return Counter()  # it did not come to that, or too late
+        line = _line(reader)
+        if not line.endswith(b"\n"):  # it did not come to that, or too late
+            system.kill(pid, signal.SIGKILL)
+            return Counter()
+        return Counter((first, second) for first, second in json.loads(line))
     finally:
         system.close(reader)
-        system.kill(pid, signal.SIGKILL)
         try:
             system.waitpid(pid, 0)
         except ChildProcessError:

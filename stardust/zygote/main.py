@@ -42,6 +42,7 @@ from stardust.settings.table import Config
 from stardust.worker import forked, introduction
 from stardust.worker import process as workers
 from stardust.worker.entrance import Door
+from stardust.worker.forked import LetGo
 from stardust.worker.process import Inheritance
 from stardust.zygote import holdings, terminal
 from stardust.zygote.load import load, load_hooks
@@ -108,6 +109,8 @@ def _preloaded(heritage: Inheritance) -> tuple[Inheritance, tuple[str, ...]]:
     known = holdings.descriptors()
     started = time.monotonic()
     heritage = heritage._replace(app=load(heritage.config.app))
+    if forked.away:
+        forked.end()
     load_hooks(heritage.config)
     if forked.away:
         forked.end()
@@ -120,7 +123,8 @@ def _preloaded(heritage: Inheritance) -> tuple[Inheritance, tuple[str, ...]]:
 
 def _attend(channel: SupervisorChannel, heritage: Inheritance, chld: signals.SetAside) -> int:
     """Do what the supervisor says, until it says no more."""
-    mourning = Mourning(heritage.config, heritage.log)
+    let_go: list[LetGo] = [heritage.forsake, channel.close, partial(_forsake_log, heritage), chld.give_back]
+    mourning = Mourning(heritage.config, heritage.log, let_go)
     while True:
         order = channel.receive()
         if order is None:
@@ -173,7 +177,8 @@ def _reap(channel: SupervisorChannel, order: messages.Reap, mourning: Mourning) 
         _, status = system.waitpid(order.pid, 0)
     except ChildProcessError:
         status = None  # the application has: with a thread of its own, or it ignores SIGCHLD again
-    mourning.call(order.pid, order.why or ("" if status is None else process.described(status)))
+    cause = "unknown" if status is None else process.described(status)
+    mourning.call(order.pid, order.why or cause)
     channel.send(messages.Exited(order.worker, status))
 
 
