@@ -207,6 +207,13 @@ def unacknowledged(descriptor: int) -> int:
 poll = select.poll  # poll(2)
 epoll = select.epoll  # epoll(7)
 
+
+def epoll_of(descriptor: int) -> select.epoll:
+    """The epoll instance of a descriptor, of which this object has a duplicate; it may be none, which a
+    method of it says then."""
+    return select.epoll.fromfd(os.dup(descriptor))
+
+
 CALLS = frozenset(name for name, value in [*globals().items()] if name[0] != "_" and callable(value))
 """The names of all calls: what stands above."""
 

@@ -22,6 +22,7 @@ Runs in the application's interpreter (Python 3.9, PyPy included).
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import json
@@ -30,6 +31,7 @@ import re
 import select
 import signal
 import socket
+import stat
 import threading
 import time
 from collections import Counter
@@ -46,7 +48,9 @@ _MOST = 20  # findings that are told
 _MOST_ASKED = 32  # threads of which the owner is looked for: that takes as long as the heap is large
 _LONGEST = 120  # characters of a name or a command
 _SYN_SENT = 2  # of TCP_INFO: tcp(7), netinet/tcp.h
-_LOOPS = {"anon_inode:[eventpoll]": "epoll", "anon_inode:[io_uring]": "io_uring"}
+_EPOLL = "anon_inode:[eventpoll]"
+_LOOPS = {_EPOLL: "epoll", "anon_inode:[io_uring]": "io_uring"}
+_GAP = 1024  # numbers in a row that are free, and behind which nothing is looked for
 _CONTAINERS = (list, set, tuple, dict)
 _UDP = (socket.AF_INET, socket.AF_INET6)
 
@@ -69,14 +73,56 @@ class Task(NamedTuple):
 
 
 def descriptors() -> Mapping[int, str]:
-    """What this process has open: by number, what /proc says that it is."""
+    """What this process has open: by number, what /proc says that it is, or would say."""
     found = {}
-    for name in system.listdir("/proc/self/fd"):
+    for name in _names("/proc/self/fd"):
         try:
             found[int(name)] = system.readlink(f"/proc/self/fd/{name}")
         except OSError:
             continue  # that of the listing itself
+    return found or _tried_descriptors()
+
+
+def _names(directory: str) -> list[str]:
+    """What is in it; nothing if it may not be read, or is not there."""
+    try:
+        return system.listdir(directory)
+    except OSError:
+        return []
+
+
+def _tried_descriptors() -> Mapping[int, str]:
+    """The same, as far as it can be found out by trying: a process that has changed its user may not read
+    what /proc says of it (proc(5), "dumpable"). The kernel gives the lowest number that is free."""
+    found: dict[int, str] = {}
+    number = last = 0
+    reader, writer = system.pipe()
+    try:
+        while number < last + _GAP:
+            try:
+                status = system.fstat(number)
+            except OSError:
+                number += 1
+                continue
+            if stat.S_ISSOCK(status.st_mode):
+                found[number] = f"socket:[{status.st_ino}]"
+            elif stat.S_IFMT(status.st_mode) == 0 and _is_epoll(number, reader):
+                found[number] = _EPOLL
+            last = number
+            number += 1
+    finally:
+        system.close(reader)
+        system.close(writer)
     return found
+
+
+def _is_epoll(number: int, stranger: int) -> bool:
+    """Whether it answers as one when it is asked for a descriptor that it does not have. epoll_ctl(2)."""
+    try:
+        system.epoll_of(number).unregister(stranger)
+    except OSError as fault:
+        return fault.errno == errno.ENOENT
+    return False
 
 
 def look(known: Mapping[int, str]) -> tuple[str, ...]:
@@ -117,23 +163,29 @@ def tasks() -> list[Task]:
     """All threads of this process but the main one."""
     own = os.getpid()
     named = {getattr(thread, "native_id", None): thread for thread in threading.enumerate()}
+    numbers = {int(name) for name in _names("/proc/self/task")} or {each for each in named if each}
     found = []
-    for name in system.listdir("/proc/self/task"):
-        number = int(name)
-        if number == own:
-            continue
+    for number in numbers - {own}:
         try:
-            comm = system.read_file(f"/proc/self/task/{name}/comm").decode("utf-8", "replace").strip()
+            comm = "" if number in named else _comm(number)
         except OSError:
             continue  # it has ended
         found.append(Task(number, named.get(number), comm))
     return sorted(found, key=lambda task: task.number)
 
 
+def _comm(number: int) -> str:
+    """What the kernel calls a thread. Raises OSError."""
+    return system.read_file(f"/proc/self/task/{number}/comm").decode("utf-8", "replace").strip()
+
+
 def _scout() -> Counter[Kind]:
     """The threads that are there again in a forked child, counted by kind."""
-    reader, writer = system.pipe()
-    pid = system.fork()
+    try:
+        reader, writer = system.pipe()
+        pid = system.fork()
+    except OSError:
+        return Counter()  # what the workers will meet too
     if pid == 0:
         try:
             system.write(writer, json.dumps([task.kind for task in tasks()]).encode() + b"\n")
@@ -302,7 +354,7 @@ def children() -> list[int]:
     """The child processes that have not ended. All of /proc: not every kernel lists them."""
     own = os.getpid()
     found = []
-    for name in system.listdir("/proc"):
+    for name in _names("/proc"):
         if not name.isdigit():
             continue
         try:

@@ -20,7 +20,9 @@ TOP = Path(__file__).parents[2]
 LOOK = """
 import json, sys
 sys.path.insert(0, {top!r})
+from stardust.base import system
 from stardust.zygote import holdings
+{before}
 known = holdings.descriptors()
 {code}
 print(json.dumps(holdings.look(known)), flush=True)
@@ -215,8 +217,8 @@ def port() -> Iterator[str]:
         yield str(sock.getsockname()[1])
 
 
-def look(code: str, interpreter: str = sys.executable) -> list[str]:
-    script = LOOK.format(top=str(TOP), code=code)
+def look(code: str, interpreter: str = sys.executable, before: str = "") -> list[str]:
+    script = LOOK.format(top=str(TOP), code=code, before=before)
     with subprocess.Popen(
         [interpreter, "-c", script],
         stdin=subprocess.DEVNULL,
@@ -256,6 +258,39 @@ def test_what_is_found_in_pypy(name: str, port: str) -> None:
     assert len(found) == len(wanted), found
     for text, pattern in zip(found, wanted, strict=True):
         assert re.fullmatch(pattern.replace("PORT", port), text), found
+
+
+# A process that was root may not list its descriptors (proc(5), "dumpable"); or there is no /proc.
+REFUSED = """
+listdir = system.listdir
+def refuse(path):
+    if path.startswith({path!r}):
+        raise PermissionError(13, "Permission denied", path)
+    return listdir(path)
+system.listdir = refuse
+"""
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_is_found_after_a_change_of_the_user(name: str, port: str) -> None:
+    code, wanted = FOUND[name]
+    found = look(code.replace("PORT", port), before=REFUSED.format(path="/proc/self/fd"))
+    assert len(found) == len(wanted), found
+    for text, pattern in zip(found, wanted, strict=True):
+        assert re.fullmatch(pattern.replace("PORT", port), text), found
+
+
+@pytest.mark.parametrize("name", ["thread", "connection", "epoll", "asyncio"])
+def test_what_is_found_without_proc(name: str, port: str) -> None:
+    code, wanted = FOUND[name]
+    found = look(code.replace("PORT", port), before=REFUSED.format(path="/proc"))
+    assert len(found) == len(wanted), found
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_is_harmless_after_a_change_of_the_user(name: str, port: str) -> None:
+    found = look(HARMLESS[name].replace("PORT", port), before=REFUSED.format(path="/proc/self/fd"))
+    assert found == []
 
 
 @pytest.mark.parametrize("name", HARMLESS)
