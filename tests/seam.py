@@ -18,10 +18,14 @@ HARMLESS: dict[str, set[str]] = {
     "os": {
         *("path", "environ", "fsencode", "fsdecode", "devnull", "strerror", "PathLike"),
         *("getpid", "getuid", "geteuid", "getgid", "umask", "_exit", "waitstatus_to_exitcode"),
+        *("register_at_fork", "getpgrp"),
     },
     "socket": {"gaierror", "gethostname"},
     "select": set(),
-    "signal": {"Signals", "signal", "set_wakeup_fd"},
+    "signal": {
+        *("Signals", "signal", "getsignal", "set_wakeup_fd", "default_int_handler"),
+        *("siginterrupt", "pthread_sigmask"),
+    },
     "pathlib": {"Path"},
     "shutil": {"which"},
     **{name: set() for name in ("ctypes", "fcntl", "mmap", "resource", "subprocess", "tempfile", "termios")},

@@ -32,11 +32,6 @@ def parent(pid: int) -> int:
         raise ValueError(f"/proc/{pid}/stat: unexpected form") from None
 
 
-def is_zombie(pid: int) -> bool:
-    """Whether it has ended, and waits for its parent to ask how. Raises OSError."""
-    return _status(str(pid))[:1] == [b"Z"]
-
-
 def described(status: int) -> str:
     """How a process ended, in words, by its wait status."""
     if os.WIFEXITED(status):
@@ -47,6 +42,11 @@ def described(status: int) -> str:
     except ValueError:
         name = f"signal {number}"
     return f"killed by {name}"
+
+
+def state(pid: int) -> str:
+    """The state of a process: "S" sleeping, "Z" a zombie (proc(5)). Raises OSError."""
+    return _status(str(pid))[0].decode("ascii", "replace")
 
 
 def _status(process: str) -> list[bytes]:

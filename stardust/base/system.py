@@ -47,6 +47,9 @@ def fork() -> int:
 
 waitpid = os.waitpid  # waitpid(2): (process id, wait status)
 kill = os.kill  # kill(2)
+setpgid = os.setpgid  # setpgid(2)
+getpgid = os.getpgid  # getpgid(2)
+getsid = os.getsid  # getsid(2)
 execve = os.execve  # execve(2)
 chdir = os.chdir  # chdir(2)
 getcwd = os.getcwd  # getcwd(2): ENOENT if the directory was removed

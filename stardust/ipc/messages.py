@@ -175,10 +175,10 @@ class ForkFailed:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """The worker was reaped, and this is how it ended."""
+    """The worker was reaped, and this is how it ended; None if somebody else has waited for it."""
 
     worker: int
-    status: Status
+    status: Optional[Status]
 
 
 # --- to a worker -----------------------------------------------------------------------------------------

@@ -82,6 +82,12 @@ class Scoreboard:
         system.ftruncate(descriptor, _HEADER + SLOTS * _SLOT)
         return cls(descriptor)
 
+    def forsake(self) -> None:
+        """In a forked child, when its slots were forsaken: nothing of it is left there."""
+        system.close(self.descriptor)
+        self._bytes.release()
+        self._map.close()
+
     def slot(self, number: int) -> Slot:
         """The slot for its worker to write."""
         return Slot(self._slot_bytes(number))
@@ -151,6 +157,10 @@ class Slot:
 
     def __init__(self, slot_bytes: memoryview) -> None:
         self._bytes = slot_bytes
+
+    def forsake(self) -> None:
+        """In a forked child: it writes no more, by mistake either."""
+        self._bytes.release()
 
     def born(self, pid: int, generation: int, now: float) -> None:
         _BORN.pack_into(self._bytes, 0, pid, generation)

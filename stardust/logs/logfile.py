@@ -76,6 +76,11 @@ class LogFile:
         self.flush()
         system.close(self._descriptor)
 
+    def forsake(self) -> None:
+        """In a forked child: what waits here is written by its parent."""
+        self._lines, self._waiting = [], 0
+        system.close(self._descriptor)
+
     def _use(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._poll: Optional[select.poll] = None

@@ -1,6 +1,6 @@
 """Without a pool (`max-workers = 0`): one process, which becomes the application's interpreter and serves.
 
-It gets the first message of a zygote, through a channel whose other end it holds itself. No supervisor
+It gets the first message of a zygote, through a channel that has no other end any more. No supervisor
 watches over it.
 """
 
@@ -32,7 +32,6 @@ def serve(config: Config, listeners: Sequence[Listener], notifier: Notifier, log
     ours, theirs = pair()
     message = generation.first_message(Scoreboard.create(), log.sink, ())
     Channel(ours, messages.SUPERVISOR_OF_ZYGOTE).send(message)
-    ours.set_inheritable(True)  # else the other end would read end of file
     environ = application_environment(config, os.environ)
     for each in generation.listeners:
         print(f"stardust: one process, no workers: {each.name} {each.address}", file=sys.stderr)

@@ -23,6 +23,7 @@ from stardust.logs.events import WORKER_DIED, WORKER_TIMED_OUT, Event
 from stardust.supervisor import deaths, processes, vocabulary
 from stardust.supervisor.generation import Generations
 from stardust.supervisor.host import Host
+from stardust.supervisor.remains import Remains
 from stardust.supervisor.state import Phase, Zygote, members, target
 
 _AT_WORK = (Phase.STARTING, Phase.READY, Phase.STUCK, Phase.CONDEMNED, Phase.DOOMED)
@@ -69,6 +70,7 @@ class Children:
         scoreboard: Scoreboard,
         link: Link,
         progress: Callable[[str], None],
+        remains: Remains,
     ) -> None:
         self.book: dict[int, Child] = {}
         self.kills = deaths.own_kills()
@@ -78,6 +80,7 @@ class Children:
         self._scoreboard = scoreboard
         self._link = link
         self._progress = progress
+        self._remains = remains
 
     def of(self, generation: int) -> list[Child]:
         return [child for child in self.book.values() if child.generation == generation]
@@ -229,8 +232,13 @@ class Children:
             else:
                 self._ended(child, "its zygote died first")
 
-    def reaped(self, child: Child, status: int) -> None:
-        death = self.kills.explain(status, ours=child.doomed)
+    def reaped(self, child: Child, status: int | None) -> None:
+        """Its parent has waited for it; None if it was too late for that."""
+        self._remains.gone(child.pid, in_peace=status == 0)
+        if status is None:
+            death = deaths.Death("nobody knows how, for the application has waited for it", WORKER_DIED)
+        else:
+            death = self.kills.explain(status, ours=child.doomed)
         if not self._generations.book[child.generation].pid:
             # No zygote of its own has seen that.
             why = self._host.state.workers[child.number].why if child.doomed else ""
@@ -249,6 +257,7 @@ class Children:
 
     def _forked(self, child: Child, pid: int) -> None:
         child.pid = pid
+        self._remains.expect(pid, child.generation, f"worker {child.number}")
         child.pidfd = processes.open_pidfd(pid, self._generations.book[child.generation].pid)
         if child.pidfd is None:
             self._ended(child, "it ended at once")

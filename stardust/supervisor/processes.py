@@ -114,6 +114,37 @@ def read_stacks(descriptor: int) -> str:
     return text.partition("\n")[2] if start else text
 
 
+def own_children() -> list[int]:
+    """The process ids of all children of this process, zombies too; none where the kernel does not tell
+    (/proc/pid/task/tid/children, proc(5): CONFIG_PROC_CHILDREN)."""
+    pid = os.getpid()
+    try:
+        return [int(each) for each in system.read_file(f"/proc/{pid}/task/{pid}/children").split()]
+    except OSError:
+        return []
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a child of ours has, and only waits to be reaped."""
+    try:
+        return process.state(pid) == "Z"
+    except OSError:
+        return False
+
+
+def command_of(pid: int) -> str:
+    """What a process is called by, for people: its command line, or its name, "?" if neither can be read."""
+    for name in ("cmdline", "comm"):
+        try:
+            data = system.read_file(f"/proc/{pid}/{name}", 200)
+        except OSError:
+            continue
+        text = data.replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        if text:
+            return text if text.isprintable() else repr(text)
+    return "?"
+
+
 def ended_children() -> list[tuple[int, int]]:
     """Process id and wait status of each child that has ended since the last call; they are reaped."""
     ended: list[tuple[int, int]] = []

@@ -34,6 +34,7 @@ from stardust.supervisor.health import Health
 from stardust.supervisor.host import Surroundings
 from stardust.supervisor.observe import observe
 from stardust.supervisor.plan import plan
+from stardust.supervisor.remains import Remains
 from stardust.supervisor.state import State, Watchdog
 from stardust.supervisor.vocabulary import Action, Event, ToConnection, ToIdle, ToProcess, ToTell
 from stardust.supervisor.voice import Voice
@@ -70,8 +71,9 @@ class Supervisor:
         self.generations = Generations(self, given, board, link, custody.shelf)
         self.voice = Voice(self, given.notifier, board, self.generations)
         self.clients = Clients(given.control, self, self.voice.status)
-        self.children = Children(self, self.generations, board, link, self.clients.progress)
-        self.zygotes = Zygotes(self, self.generations, self.children)
+        self.remains = Remains(self, self._own_processes)
+        self.children = Children(self, self.generations, board, link, self.clients.progress, self.remains)
+        self.zygotes = Zygotes(self, self.generations, self.children, self.remains)
         self.health = Health(self, self.generations, self.children, board)
         self.porter = Porter(self, custody, self.generations, board, link)
 
@@ -84,7 +86,7 @@ class Supervisor:
         self.watch(wakeup.fileno(), lambda: self._signalled(wakeup.take()))
         while True:
             wake_at = self.settle()
-            if self.exit is not None:
+            if self.exit is not None and not self.remains.some_left():
                 break
             self.wait(wake_at)
         self.close()
@@ -102,7 +104,7 @@ class Supervisor:
                 self.see(vocabulary.Ordered(action))
                 self._act(action)
             self.voice.speak()
-            timers = self.health.turn(), self.voice.turn()
+            timers = self.health.turn(), self.voice.turn(), self.remains.turn()
             if self.exit is not None or (not decided.actions and self.state is before):
                 return min(decided.wake_at, *timers)
 
@@ -143,6 +145,11 @@ class Supervisor:
         if self._watched.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
+    def _own_processes(self) -> set[int]:
+        """Zygotes and workers that live, or wait to be reaped."""
+        zygotes = {each.pid for each in self.generations.book.values()}
+        return (zygotes | {each.pid for each in self.children.book.values()}) - {0}
+
     # --- signals -----------------------------------------------------------------------------------------
 
     def _signalled(self, numbers: list[signal.Signals]) -> None:
@@ -180,6 +187,7 @@ class Supervisor:
                     self.health.look()
                 case vocabulary.End(code):
                     self.exit = code
+                    self.remains.leave()
                 case _:
                     assert_never(action)
 

@@ -20,6 +20,7 @@ from stardust.supervisor import processes, report, vocabulary
 from stardust.supervisor.children import Children
 from stardust.supervisor.generation import Generation, Generations
 from stardust.supervisor.host import Host
+from stardust.supervisor.remains import Remains
 from stardust.supervisor.state import Zygote
 
 _MOST = 25  # of what it is said to hold: more than a zygote says
@@ -29,14 +30,17 @@ _LONGEST = 300  # characters of each
 class Zygotes:
     """Those of all generations."""
 
-    def __init__(self, host: Host, generations: Generations, children: Children) -> None:
+    def __init__(self, host: Host, generations: Generations, children: Children, remains: Remains) -> None:
         self._host = host
         self._generations = generations
         self._children = children
+        self._remains = remains
+        self._discarded: set[int] = set()  # zygotes that nothing was forked from, and that are to end
 
     def listen(self, generation: Generation) -> None:
         """Hear one that was started."""
         assert generation.channel is not None
+        self._remains.expect(generation.pid, generation.number, f"generation {generation.number}")
         self._host.watch(generation.channel.fileno(), lambda: self._hear(generation))
 
     def kill(self, number: int, why: str) -> None:
@@ -63,6 +67,11 @@ class Zygotes:
                 self._ended(zygotes[pid], process.described(status))
             elif child is not None and child.number in self._children.book:
                 self._children.reaped(child, status)
+            elif pid in self._discarded:
+                self._discarded.discard(pid)
+                self._remains.gone(pid, in_peace=False)  # what the application started there ends too
+            else:
+                self._remains.ended(pid)
 
     def reopen_logs(self) -> None:
         """The access log was renamed (logrotate): everybody goes on in a new file of the old name."""
@@ -132,6 +141,7 @@ class Zygotes:
         generation.channel = None
         if generation.pid:
             system.kill(generation.pid, signal.SIGKILL)
+            self._discarded.add(generation.pid)
             generation.pid = 0
         self._host.log.info(
             f"generation {number}: each worker loads {generation.config.app} for itself, for it holds what "
@@ -158,6 +168,7 @@ class Zygotes:
 
     def _ended(self, generation: Generation, how: str) -> None:
         number, generation.pid = generation.number, 0
+        self._remains.over(number)
         if generation.channel is not None:
             # What it said before it died is still to be heard: above all "failed", with the traceback.
             self._hear(generation)

@@ -166,8 +166,8 @@ class Book:
         """Something has found no descriptor, or no memory. Whether to try again at once."""
         return fault.errno in OUT_OF_DESCRIPTORS and self.make_room()
 
-    def drop(self, connection: Connection) -> None:
-        """Close a connection and forget it."""
+    def drop(self, connection: Connection, *, moved: bool = False) -> None:
+        """Close a connection and forget it. `moved`: it goes on elsewhere."""
         if connection.interest or connection.queue is not None:
             self.unwatch(connection)
         if connection.pace is not None:
@@ -177,4 +177,4 @@ class Book:
         del self.connections[connection.number]
         self.empty_since = self._clock.now
         connection.stage = CLOSED
-        connection.close()
+        connection.close(moved=moved)

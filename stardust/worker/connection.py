@@ -21,6 +21,7 @@ from stardust.base.errors import ClientGone
 from stardust.http1.body import BodyReader
 from stardust.http1.head import Head
 from stardust.ipc.handoff import MOST_DATA
+from stardust.worker import forked
 from stardust.worker.deadlines import Waiting
 from stardust.worker.life import READING, SENDING
 from stardust.worker.outbox import Outbox
@@ -265,8 +266,16 @@ class Connection:
         except OSError:
             pass  # the application has closed it: `stardust.socket` lets it
 
-    def close(self) -> None:
-        """Close the socket and drop all that is held for it."""
+    def forsake(self) -> None:
+        """In a forked child: it is the parent's. Close our copy, and say nothing to the client. What waits
+        for it is the parent's too: files that both have must not grow from here."""
+        self.outbox = None
+        getattr(self.socket, "forsake", self.socket.close)()
+
+    def close(self, *, moved: bool = False) -> None:
+        """Close the socket and drop all that is held for it. `moved`: the connection goes on elsewhere."""
+        if forked.happened and not moved and isinstance(self.socket, socket.SocketType):
+            _shut_down(self.socket)
         if self.outbox is not None:
             self.outbox.close()
         if self.body is not None:
@@ -317,3 +326,13 @@ class Connection:
             self.flush()
             if pace is not None and pace.late(first - self.left, time.monotonic()):
                 raise self._given_up(f"it reads less than {least_rate} bytes a second")
+
+
+def _shut_down(sock: socket.SocketType) -> None:
+    """End a connection, whoever has a copy of its descriptor. One that is to be reset must not look as if it
+    had come to its end."""
+    try:
+        if system.getsockopt(sock, socket.SOL_SOCKET, socket.SO_LINGER, len(_RST)) != _RST:
+            sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # the client was faster

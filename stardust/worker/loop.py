@@ -126,6 +126,14 @@ class Loop:
         del self.watched[descriptor]
         self.epoll.unregister(descriptor)
 
+    def forsake(self) -> None:
+        """In a forked child: nothing of this is its own. Close its copies of what the parent goes on with."""
+        self.epoll.close()
+        for connection in [*self.book.connections.values()]:
+            connection.forsake()
+        if self.threads is not None:
+            self.threads.pool.forsake()
+
     def beat(self) -> None:
         """Answer a ping: the loop turns."""
         self.slot.beat(self.clock.now)

@@ -67,7 +67,7 @@ class Orders:
             self.file.reopened(descriptor)
 
 
-def watch_termination(loop: Loop, *, alone: bool) -> None:
+def watch_termination(loop: Loop, *, alone: bool) -> Wakeup:
     """SIGTERM: leave, `alone` or to be followed. The handler only wakes the loop, which does the rest."""
     wakeup = Wakeup((signal.SIGTERM,))
 
@@ -76,3 +76,4 @@ def watch_termination(loop: Loop, *, alone: bool) -> None:
             loop.parting.leave(final=alone)
 
     loop.watch(wakeup.fileno(), react)
+    return wakeup

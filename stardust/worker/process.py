@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Optional
 
-from stardust.base import process
+from stardust.base import process, signals, system
 from stardust.base.errors import AppLoadError, Exit
 from stardust.ipc import messages
 from stardust.ipc.handoff import Link
@@ -24,16 +24,13 @@ from stardust.logs import accesslog
 from stardust.logs.log import Log
 from stardust.logs.logfile import LogFile
 from stardust.settings.table import Config
-from stardust.worker import chance, complaints, orders
+from stardust.worker import chance, complaints, forked, orders
 from stardust.worker.entrance import Door
 from stardust.worker.loop import Loop
 from stardust.worker.orders import SupervisorChannel
 from stardust.worker.standing import Surroundings
 from stardust.worker.telling import AccessLog
 from stardust.zygote.load import call_hook, load, load_hooks
-
-# Sent to a terminal's whole process group, or meant for the supervisor: no business of a worker.
-_IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1)
 
 
 class Inheritance(NamedTuple):
@@ -50,6 +47,20 @@ class Inheritance(NamedTuple):
     log: Log
     log_descriptor: Optional[int]
     app: Optional[Callable[..., Any]]
+
+    def forsake(self) -> None:
+        """In a child that the application forks: none of it is its own. The access log is not closed here,
+        for a worker changes it."""
+        for door in self.doors:
+            door.socket.close()
+        for link in (self.link, self.shelf):
+            if link is not None:
+                link.close()
+        self.scoreboard.forsake()
+
+    def fork_s_name(self, parent: str) -> tuple[str, str]:
+        """What a child is called that the application forks in the process `parent`."""
+        return "stardust:fork", f"forked by {self.config.app} in {parent}"
 
 
 def run(
@@ -71,14 +82,15 @@ def run(
     slot = scoreboard.slot(slot_number)
     slot.born(os.getpid(), heritage.generation, time.monotonic())
     faulthandler.register(process.STACKS_SIGNAL, file=stacks, all_threads=True, chain=False)
-    for number_ignored in _IGNORED:
-        signal.signal(number_ignored, signal.SIG_IGN)
+    signals.ignore(signals.MEANT_FOR_OTHERS)
+    file = None if heritage.log_descriptor is None else LogFile(heritage.log_descriptor, log)
+    forked.own([slot.forsake, *_belongings(heritage, channel, file, stacks)])
+    forked.own_too(partial(process.name_process, *heritage.fork_s_name(f"worker {number}")))
 
     app = _application(heritage, channel, log)
     if app is None:
         return Exit.APPLICATION
 
-    file = None if heritage.log_descriptor is None else LogFile(heritage.log_descriptor, log)
     loop = Loop(
         config,
         app,
@@ -91,7 +103,8 @@ def run(
         surroundings=_surroundings(scoreboard, slot_number, channel),
         report=complaints.recorder(log) if log.sink.journal else None,
     )
-    orders.watch_termination(loop, alone=channel is None)
+    forked.own_too(loop.forsake)
+    forked.own_too(orders.watch_termination(loop, alone=channel is None).forsake)
     if channel is not None:
         loop.watch(channel.fileno(), orders.Orders(channel, loop, file).take)
         channel.send(messages.Ready())
@@ -118,8 +131,12 @@ def _application(
             chance.seed()
         if config.after_fork:
             call_hook("after-fork", config.after_fork)
+        if forked.away:
+            forked.end()
         return app
     except AppLoadError as failure:
+        if forked.away:
+            forked.end(failure.__context__)  # what the application raised
         if channel is None:
             log.error(f"{failure.reason}\n{failure.detail}")
         else:
@@ -133,7 +150,11 @@ def _take_leave(config: Config, log: Log) -> None:
         return
     try:
         call_hook("before-exit", config.before_exit)
+        if forked.away:
+            forked.end()
     except AppLoadError as failure:
+        if forked.away:
+            forked.end(failure.__context__)  # what the application raised
         log.error(f"{failure.reason}\n{failure.detail}")
 
 
@@ -147,3 +168,21 @@ def _surroundings(
         storing=lambda: scoreboard.storing,
         announce=lambda message: channel is not None and channel.send(message),
     )
+
+
+def _belongings(
+    heritage: Inheritance, channel: Optional[SupervisorChannel], file: Optional[LogFile], stacks: int
+) -> list[Callable[[], object]]:
+    """What no child of the application's may have: see forked.py."""
+
+    def forsake_stacks() -> None:
+        faulthandler.unregister(process.STACKS_SIGNAL)
+        if stacks > 2:
+            system.close(stacks)
+
+    let_go: list[Callable[[], object]] = [heritage.forsake, forsake_stacks]
+    if channel is not None:
+        let_go.append(channel.close)
+    if file is not None:
+        let_go.append(file.forsake)
+    return let_go

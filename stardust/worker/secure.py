@@ -31,6 +31,7 @@ from stardust.base.errors import ClientGone
 from stardust.http1 import response
 from stardust.logs.log import Log
 from stardust.tls.identities import Identities, Session
+from stardust.worker import forked
 from stardust.worker.connection import Connection
 from stardust.worker.stream import Bytes
 from stardust.wsgi import environ as environs
@@ -227,6 +228,16 @@ class SecureSocket:
     def close(self) -> None:
         if not self._deaf:
             self._announce_end()
+        if forked.happened and not self._cut:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the client was faster
+        self._socket.close()
+
+    def forsake(self) -> None:
+        """In a forked child: without a word to the client, who is the parent's."""
+        self._deaf = True
         self._socket.close()
 
     def _announce_end(self) -> None:

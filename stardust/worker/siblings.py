@@ -133,7 +133,7 @@ class Siblings:
             threads.queued.pop(connection, None)
         if connection in ready:
             ready.remove(connection)
-        self._book.drop(connection)
+        self._book.drop(connection, moved=True)
         return True
 
     def give_all(self, connections: Iterable[Connection]) -> bool:

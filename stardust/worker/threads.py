@@ -66,6 +66,11 @@ class Pool(Generic[Work]):
         self.free += len(finished)
         return finished
 
+    def forsake(self) -> None:
+        """In a forked child: the parent's loop is not to be woken from here."""
+        system.close(self._reader)
+        system.close(self._writer)
+
     def _run(self) -> None:
         while True:
             task = self._tasks.get()

@@ -28,7 +28,7 @@ import stat
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 from stardust.base.errors import ApplicationError, ClientGone
 from stardust.http1 import response
@@ -48,6 +48,10 @@ GONE = "client gone"
 FAILED = "application error"
 SHORT = "body shorter than Content-Length"
 LONG = "body longer than Content-Length"
+
+away: Optional[Callable[[Optional[BaseException]], NoReturn]] = None
+"""In a process that the application has forked: ends it, as what was raised would (worker/forked.py). For the
+application has returned in two processes, and one of them is no server."""
 
 JOINED = 1 << 16
 """Bytes up to which it is cheaper to copy pieces together than to send them one by one."""
@@ -158,6 +162,8 @@ class Exchange:
         result: object = None
         try:
             result = app(environ, self.start_response)
+            if away is not None:
+                away(None)
             if type(result) is list and len(result) == 1 and not self.status:
                 self._send_whole(result[0])
             else:
@@ -176,11 +182,15 @@ class Exchange:
                 close = None if type(result) is list else getattr(result, "close", None)
                 if close is not None:
                     close()
+                    if away is not None:
+                        away(None)
             except BaseException as error:
+                if away is not None:
+                    away(error)
                 # Whatever was sent stands as it is.
                 self._complain(f"{FAILED} in close()\n", error, environ)
                 self.note = self.note or FAILED
-        if self.note in (SHORT, LONG):
+        if self.note and self.note in (SHORT, LONG):
             self._complain(f"{self.note}\n", None, environ)
 
     def respond(self, status: int) -> None:
@@ -336,6 +346,8 @@ class Exchange:
                 # its last yield.
                 if self._sealed:
                     return
+        if away is not None:
+            away(None)
         if not self.status:
             self._push(b"", 0)
 
@@ -422,6 +434,9 @@ class Exchange:
     # What can go wrong.
 
     def _fail(self, error: BaseException, environ: Environ) -> None:
+        if away is not None:
+            # Said by us, to an iterable that goes on: then nothing was wrong with it.
+            away(None if isinstance(error, ClientGone) and self.note != GONE else error)
         if isinstance(error, ClientGone) or self.note == GONE:
             self._gone()
             return

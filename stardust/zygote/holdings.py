@@ -40,6 +40,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple, Optional
 
 from stardust.base import process, system
+from stardust.worker import forked
 
 _MOMENT = 0.1  # s; a thread that was joined may be there that long: the kernel ends it after Python does
 _LOOK_AGAIN = 0.005  # s
@@ -183,7 +184,8 @@ def _scout() -> Counter[Kind]:
     """The threads that are there again in a forked child, counted by kind."""
     try:
         reader, writer = system.pipe()
-        pid = system.fork()
+        with forked.ours():
+            pid = system.fork()
     except OSError:
         return Counter()  # what the workers will meet too
     if pid == 0:
@@ -193,12 +195,13 @@ def _scout() -> Counter[Kind]:
             os._exit(0)
     system.close(writer)
     try:
-        return Counter((first, second) for first, second in json.loads(_line(reader)))
-    except ValueError:
-        return Counter()  # it did not come to that, or too late
+        line = _line(reader)
+        if not line.endswith(b"\n"):
+            system.kill(pid, signal.SIGKILL)
+            return Counter()
+        return Counter((first, second) for first, second in json.loads(line))
     finally:
         system.close(reader)
-        system.kill(pid, signal.SIGKILL)
         try:
             system.waitpid(pid, 0)
         except ChildProcessError:
@@ -358,7 +361,7 @@ def children() -> list[int]:
         if not name.isdigit():
             continue
         try:
-            if process.parent(int(name)) == own and not process.is_zombie(int(name)):
+            if process.parent(int(name)) == own and process.state(int(name)) != "Z":
                 found.append(int(name))
         except (OSError, ValueError):
             continue  # it has ended

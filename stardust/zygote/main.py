@@ -28,9 +28,10 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Optional
 
-from stardust.base import address, process, system
+from stardust.base import address, process, signals, system
 from stardust.base.errors import AppLoadError, ChannelError, ConfigError, Exit, assert_never
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel
@@ -40,9 +41,10 @@ from stardust.logs.log import Log, Sink, instance
 from stardust.settings import table as settings
 from stardust.settings.kinds import AUTO
 from stardust.settings.table import Config
-from stardust.worker import introduction
+from stardust.worker import forked, introduction
 from stardust.worker import process as workers
 from stardust.worker.entrance import Door
+from stardust.worker.forked import LetGo
 from stardust.worker.process import Inheritance
 from stardust.zygote import holdings
 from stardust.zygote.load import load, load_hooks
@@ -62,12 +64,17 @@ def main(descriptor: int) -> int:
         raise ChannelError(f"first comes a generation, not {order}")
     heritage = _inheritance(order)
     holds: tuple[str, ...] = ()
+    renamed = partial(process.name_process, *heritage.fork_s_name(f"generation {order.number}"))
+    forked.own([heritage.forsake, channel.close, partial(_forsake_log, heritage), renamed])
+    chld = signals.SetAside()
     try:
         heritage = _with_tls(heritage, [each.name for each in order.listeners])
         _become(heritage.config)
         if heritage.config.preload:
             heritage, holds = _preloaded(heritage)
     except AppLoadError as failure:
+        if forked.away:
+            forked.end(failure.__context__)  # what the application raised
         channel.send(messages.Failed(failure.reason, messages.clipped(failure.detail)))
         return Exit.APPLICATION
     except ConfigError as failure:
@@ -81,8 +88,10 @@ def main(descriptor: int) -> int:
     process.freeze_heap()
     channel.send(messages.Loaded(holds))
     if heritage.link is None:
+        channel.close()
         return workers.run(heritage, 1, 0, None)
-    return _attend(channel, heritage)
+    chld.take()
+    return _attend(channel, heritage, chld)
 
 
 def _preloaded(heritage: Inheritance) -> tuple[Inheritance, tuple[str, ...]]:
@@ -91,14 +100,22 @@ def _preloaded(heritage: Inheritance) -> tuple[Inheritance, tuple[str, ...]]:
     started = time.monotonic()
     heritage = heritage._replace(app=load(heritage.config.app))
     load_hooks(heritage.config)
+    if forked.away:
+        forked.end()
     heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
     # Whoever serves alone forks nobody.
     return heritage, () if heritage.link is None else holdings.look(known)
 
 
-def _attend(channel: SupervisorChannel, heritage: Inheritance) -> int:
+def _forsake_log(heritage: Inheritance) -> None:
+    if heritage.log_descriptor is not None:
+        system.close(heritage.log_descriptor)
+
+
+def _attend(channel: SupervisorChannel, heritage: Inheritance, chld: signals.SetAside) -> int:
     """Do what the supervisor says, until it says no more."""
-    mourning = Mourning(heritage.config, heritage.log)
+    let_go: list[LetGo] = [heritage.forsake, channel.close, partial(_forsake_log, heritage), chld.give_back]
+    mourning = Mourning(heritage.config, heritage.log, let_go)
     while True:
         order = channel.receive()
         if order is None:
@@ -107,6 +124,9 @@ def _attend(channel: SupervisorChannel, heritage: Inheritance) -> int:
         elif isinstance(order, messages.Fork):
             if _fork(channel, order):
                 channel.close()
+                chld.give_back()
+                forked.forget_children()
+                system.setpgid(0, 0)  # so that what it leaves behind is known to be its own
                 own = Channel.adopt(order.channel, messages.WORKER)
                 return workers.run(heritage, order.worker, order.slot, own, order.stacks)
         elif isinstance(order, messages.Reap):
@@ -128,7 +148,8 @@ def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        pid = system.fork()
+        with forked.ours():
+            pid = system.fork()
     except OSError as fault:
         channel.send(messages.ForkFailed(order.worker, fault.strerror or str(fault)))
         pid = -1
@@ -143,11 +164,13 @@ def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
 
 def _reap(channel: SupervisorChannel, order: messages.Reap, mourning: Mourning) -> None:
     """Wait for that very process: the application may have children of its own."""
+    status: Optional[int]
     try:
         _, status = system.waitpid(order.pid, 0)
     except ChildProcessError:
-        status = 0  # the application ignores SIGCHLD, so the kernel has reaped it
-    mourning.call(order.pid, order.why or process.described(status))
+        status = None  # the application has: with a thread of its own, or it ignores SIGCHLD again
+    cause = "unknown" if status is None else process.described(status)
+    mourning.call(order.pid, order.why or cause)
     channel.send(messages.Exited(order.worker, status))
 
 

@@ -12,20 +12,24 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Callable, Sequence
 
 from stardust.base import process, system
 from stardust.base.errors import AppLoadError
 from stardust.logs.log import Log
 from stardust.settings.table import Config
+from stardust.worker import forked
 from stardust.zygote.load import call_hook
 
 _MOMENT = 1.0  # s; a hook that takes longer goes on by itself
 
 
 class Mourning:
-    """The one of a zygote, with the processes that it has forked and that may still run."""
+    """The one of a zygote, with the processes that it has forked and that may still run. Each lets go first
+    of what is the zygote's."""
 
-    def __init__(self, config: Config, log: Log) -> None:
+    def __init__(self, config: Config, log: Log, let_go: Sequence[Callable[[], object]]) -> None:
+        self._let_go = let_go
         self._config = config
         self._log = log
         self._running: list[int] = []
@@ -37,7 +41,8 @@ class Mourning:
             return
         reader, writer = system.pipe()
         try:
-            child = system.fork()
+            with forked.ours():
+                child = system.fork()
         except OSError as fault:
             self._log.error(f"cannot call after-death for process {pid}: {fault.strerror}")
             system.close(writer)
@@ -54,6 +59,8 @@ class Mourning:
     def _mourn(self, pid: int, cause: str) -> None:
         """In the process that was forked for it, which ends here."""
         try:
+            for each in self._let_go:
+                each()
             # Of its own session: what is left of a generation is ended with it, and this is to go on.
             system.setsid()
             signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Marks every test here as live, and lends them an interpreter with the packages of applications."""
+"""Whole servers with applications that do what applications do: marked as live, with what live tests have."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.conftest import gate as gate
-from tests.live.conftest import listener as listener
+from tests.live.conftest import gate, listener
+
+__all__ = ["gate", "listener"]
 
 HERE = Path(__file__).parent
 

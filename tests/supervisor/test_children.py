@@ -234,3 +234,20 @@ def test_why_a_worker_was_killed_goes_to_its_zygote(stage: Callable[..., Stage])
         os.close(order.channel)
         os.close(order.stacks)
     assert order == messages.Reap(worker=1, pid=worker.pid, why="request-timeout")
+
+
+def test_a_worker_for_which_the_application_has_waited(stage: Callable[..., Stage]) -> None:
+    """Nobody knows how it ended: that is said, and no exit code is made up."""
+    it = stage(max_workers=1, main_process_delay=0.01)
+    it.boot()
+    worker = it.workers[1]
+    os.kill(worker.pid, signal.SIGKILL)
+    it.supervisor.wait(time.monotonic() + PATIENCE)
+    assert it.hear() == messages.Reap(worker=1, pid=worker.pid)
+    os.waitpid(worker.pid, 0)
+    it.zygotes[0].send(messages.Exited(worker=1, status=None))
+    it.until(lambda: 2 in it.supervisor.children.book)
+    ended = f"worker 1 (process {worker.pid}) ended: nobody knows how, for the application has waited for it"
+    assert ended in it.log.read_text()
+    it.start_worker()
+    it.until(lambda: it.supervisor.state.workers[2].phase is Phase.READY)

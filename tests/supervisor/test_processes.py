@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stardust.base import process
+from stardust.base import process, system
 from stardust.ipc.channel import Channel
 from stardust.supervisor import processes
 from tests.descriptors import open_descriptors
@@ -233,3 +233,34 @@ def test_channel_of_a_zygote_does_not_block(tmp_path: Path) -> None:
     assert channel.receive() is None
     channel.close()
     assert os.waitpid(pid, 0) == (pid, 0)
+
+
+def test_own_children_and_their_commands(sleeper: tuple[int, int]) -> None:
+    """A zombie is one still, and has no command but its name."""
+    pid, pidfd = sleeper
+    assert pid in processes.own_children()
+    assert processes.command_of(pid) == f"{sys.executable} -I -S -c import signal; signal.pause()"
+    assert not processes.has_ended(pid)
+    os.kill(pid, signal.SIGKILL)
+    until_readable(pidfd)
+    assert processes.has_ended(pid)
+    assert pid in processes.own_children()
+    assert processes.command_of(pid).startswith("python")
+    os.waitpid(pid, 0)
+    assert pid not in processes.own_children()
+
+
+def test_who_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not processes.has_ended(DEAD_PID)
+    assert processes.command_of(DEAD_PID) == "?"
+
+    def read_file(path: str, most: int = -1) -> bytes:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(system, "read_file", read_file)
+    assert processes.own_children() == []
+
+
+def test_a_command_that_would_spoil_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "read_file", lambda path, most=-1: b"a\nb\0c\0")
+    assert processes.command_of(1) == "'a\\nb c'"

@@ -4,6 +4,7 @@ that is given up gets nothing more."""
 from __future__ import annotations
 
 import io
+import os
 import socket
 import tempfile
 import threading
@@ -15,6 +16,7 @@ import pytest
 from stardust.base.address import Address
 from stardust.base.errors import ClientGone
 from stardust.http1.body import LengthReader
+from stardust.worker import forked
 from stardust.worker.connection import Connection, Incoming, Terms
 from stardust.worker.life import READING, SENDING
 from stardust.wsgi.input import Spool
@@ -211,3 +213,55 @@ class TestLooking:
         pair.client.close()
         with pytest.raises(ClientGone):
             pair.connection.send(b"")
+
+
+class TestForked:
+    """What others have copies of, and what a copy is good for."""
+
+    @pytest.fixture
+    def copy(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+        """In a child that was forked just when the connection came."""
+        monkeypatch.setattr(forked, "happened", True)
+        copy = os.dup(pair.connection.number)
+        yield copy
+        os.close(copy)
+
+    def test_the_end_is_seen(self, pair: Pair, copy: int) -> None:
+        pair.connection.send(b"the last")
+        pair.connection.close()
+        assert pair.read(8) == b"the last"
+        assert pair.client.recv(1) == b""
+
+    def test_a_connection_that_moves_goes_on(self, pair: Pair, copy: int) -> None:
+        pair.connection.close(moved=True)
+        pair.client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            pair.client.recv(1)
+
+    def test_one_that_is_cut_does_not_come_to_its_end(self, copy: int, pair: Pair) -> None:
+        """The reset waits until nobody has a copy; an end would be taken for that of the response."""
+        pair.connection.reset_on_close()
+        pair.connection.close()
+        pair.client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            pair.client.recv(1)
+
+    def test_without_a_fork_no_call_is_made(self, pair: Pair) -> None:
+        with socket.socket(fileno=os.dup(pair.connection.number)):
+            pair.connection.close()
+            pair.client.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                pair.client.recv(1)
+
+    def test_a_child_says_nothing(self, pair: Pair) -> None:
+        """Nor does it write into files that its parent has, and will send."""
+        while not pair.connection.unsent:
+            pair.connection.send(PIECE)
+        other = os.dup(pair.connection.number)
+        pair.connection.forsake()
+        with pytest.raises(ClientGone):
+            pair.connection.send(b"more")
+        with tempfile.TemporaryFile() as file, pytest.raises(ClientGone):
+            pair.connection.send_file(file.fileno(), 0, 1)
+        pair.connection.forsake()
+        os.close(other)

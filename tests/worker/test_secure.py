@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import gc
+import os
 import select
 import socket
 import ssl
@@ -26,6 +27,7 @@ from stardust.base.errors import ClientGone
 from stardust.logs.log import Log
 from stardust.settings.table import Config
 from stardust.tls.identities import Identities, be_quiet_about_names
+from stardust.worker import forked
 from stardust.worker.connection import Connection, Terms
 from stardust.worker.secure import Handshake, SecureSocket, greeting
 from tests.certificates import Authority, Issued
@@ -577,6 +579,33 @@ class TestEnd:
         with pytest.raises(ClientGone):
             wire.connection.send(b"x")
         assert self.ends(wire)
+
+    def test_a_forked_child_does_not_announce_its_parent_s(self, wire: Wire) -> None:
+        wire.shake().connection.send(b"response")
+        parents = os.dup(wire.connection.number)
+        wire.connection.forsake()
+        with pytest.raises(ClientGone):
+            wire.connection.send(b"x")
+        wire.connection.close()
+        os.close(parents)
+        assert not self.ends(wire)
+
+    @pytest.mark.parametrize("cut", [False, True])
+    def test_nobody_s_copy_holds_it(self, wire: Wire, monkeypatch: pytest.MonkeyPatch, cut: bool) -> None:
+        """But one that is cut: the reset waits, and no end comes before it."""
+        monkeypatch.setattr(forked, "happened", True)
+        wire.shake().connection.send(b"response")
+        copy = os.dup(wire.connection.number)
+        if cut:
+            wire.connection.reset_on_close()
+            wire.connection.close()
+            assert wire.hear(8) == b"response"
+            with pytest.raises(ssl.SSLWantReadError):
+                wire.client.read(1)
+        else:
+            wire.connection.close()
+            assert self.ends(wire)
+        os.close(copy)
 
 
 @pytest.mark.parametrize("done", [True, False], ids=["after its handshake", "before"])

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Optional, TextIO
+from typing import Any, BinaryIO, NoReturn, Optional, TextIO
 from wsgiref.validate import validator
 
 import h11
@@ -28,6 +28,7 @@ from stardust.base.errors import ApplicationError, ClientGone
 from stardust.http1.head import Head, HeadReader, Limits
 from stardust.http1.response import LAST_CHUNK, ResponseWriter
 from stardust.wsgi import environ as environs
+from stardust.wsgi import gateway
 from stardust.wsgi.environ import Environ
 from stardust.wsgi.gateway import FAILED, GONE, JOINED, LONG, SHORT, Exchange, FileWrapper, Report
 
@@ -1112,3 +1113,96 @@ def test_the_validator_finds_no_fault(app: App, line: str) -> None:
     assert outcome.exchange.note == "", outcome.errors
     assert outcome.exchange.complete
     assert outcome.exchange.status == 200
+
+
+class TestAway:
+    """The application has forked, and this is the child: it ends when control comes back, as a program."""
+
+    @pytest.fixture
+    def ends(self, monkeypatch: pytest.MonkeyPatch) -> list[BaseException | None]:
+        """How it ended. `fork()` of the applications below is the moment at which this becomes the child."""
+        self.ended: list[BaseException | None] = []
+        self.patch = monkeypatch
+        return self.ended
+
+    def fork(self) -> None:
+        def away(error: BaseException | None) -> NoReturn:
+            self.ended.append(error)
+            raise EndedError
+
+        self.patch.setattr(gateway, "away", away)
+
+    def after(self, app: App, patience: int = 1 << 30) -> Client:
+        client, errors = Client(patience), io.StringIO()
+        exchange = Exchange(head(), ResponseWriter(), client.send, None, True, DATE)
+        with pytest.raises(EndedError):
+            exchange.run(app, environ(head(), errors))
+        assert errors.getvalue() == ""
+        return client
+
+    @pytest.mark.parametrize("result", [[b"body"], None, b"", iter([b"a"])])
+    def test_it_returns(self, ends: list[BaseException | None], result: Any) -> None:
+        def app(environ: Environ, start_response: StartResponse) -> Any:
+            self.fork()
+            return result
+
+        assert self.after(app).pieces == []
+        assert ends[0] is None
+
+    @pytest.mark.parametrize("error", [LookupError(), SystemExit(3), ClientGone()])
+    def test_it_raises(self, ends: list[BaseException | None], error: BaseException) -> None:
+        def app(environ: Environ, start_response: StartResponse) -> Any:
+            self.fork()
+            raise error
+
+        assert self.after(app).pieces == []
+        if not isinstance(error, ClientGone):
+            assert ends[0] is error
+
+    def test_it_writes(self, ends: list[BaseException | None]) -> None:
+        """Refused, and then it is as if any program had failed in that."""
+
+        def app(environ: Environ, start_response: StartResponse) -> Any:
+            write = start_response("200 OK", [])
+            self.fork()
+            write(b"x")
+
+        assert self.after(app, patience=0).pieces == []
+        assert isinstance(ends[0], ClientGone)
+
+    def test_a_generator_that_yields_once_more(self, ends: list[BaseException | None]) -> None:
+        """What is refused then is ours to say, and nothing of its doing."""
+
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            start_response("200 OK", [])
+            yield b"x"
+            self.fork()
+            yield b"y"
+
+        assert b"y" not in self.after(app, patience=1).body
+        assert ends[0] is None
+
+    def test_a_generator_that_ends(self, ends: list[BaseException | None]) -> None:
+        def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+            start_response("200 OK", [("Content-Length", "1")])
+            yield b"x"
+            self.fork()
+
+        self.after(app)
+        assert ends[0] is None
+
+    @pytest.mark.parametrize("error", [None, SystemExit(3)])
+    def test_close(self, ends: list[BaseException | None], error: BaseException | None) -> None:
+        def close() -> None:
+            self.fork()
+            if error is not None:
+                raise error
+
+        body = Body(b"x")
+        body.close = close  # type: ignore[method-assign]
+        self.after(answering(body))
+        assert ends[0] is error
+
+
+class EndedError(BaseException):
+    """In the place of os._exit()."""

@@ -159,6 +159,7 @@ class Zygote:
         assert message.worker == number
         self.workers.remove(worker)
         worker.close()
+        assert message.status is not None
         return message.status
 
     def end(self) -> int:
@@ -324,7 +325,7 @@ def test_reaping_where_the_application_ignores_its_children(start: Start) -> Non
         zygote.hear()
         worker = zygote.fork()
         signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
-        assert zygote.reap(worker) == 0
+        assert zygote.reap(worker) == signal.SIGKILL
 
 
 def test_fork_that_fails(start: Start) -> None:
@@ -582,3 +583,60 @@ def test_chance_differs_in_each_worker(start: Start, listener: socket.socket) ->
             worker.channel.send(messages.Retire())
             zygote.reap(worker, number)
         assert len(drawn) == 3
+
+
+@pytest.mark.parametrize("preload", [True, False], ids=["preload", "no preload"])
+@pytest.mark.parametrize(("rest", "code"), [("pass", 0), ("sys.exit(4)", 4), ("1 / 0", 1)])
+def test_a_child_of_the_import_is_no_zygote(
+    start: Start, listener: socket.socket, preload: bool, rest: str, code: int
+) -> None:
+    """It ends when it comes back, and says nothing to the supervisor."""
+    forks = f"""
+import os, sys
+pid = os.fork()
+if not pid:
+    {rest}
+else:
+    status = os.waitpid(pid, 0)[1]
+def answer(): return os.waitstatus_to_exitcode(status)
+"""
+    with start(forks + ANSWER, preload=preload) as zygote:
+        assert zygote.hear() == messages.Loaded()
+        worker = zygote.fork()
+        assert worker.hear() == messages.Ready()
+        assert get(listener) == str(code)
+
+
+def test_a_worker_leads_a_group(start: Start) -> None:
+    """So what it starts is known to be of its own."""
+    with start(HELLO) as zygote:
+        zygote.hear()
+        worker = zygote.fork()
+        assert worker.hear() == messages.Ready()
+        assert os.getpgid(worker.pid) == worker.pid
+        assert os.getpgid(zygote.pid) == zygote.pid
+
+
+def test_children_of_the_import_are_not_ended_by_a_worker(start: Start, listener: socket.socket) -> None:
+    """`multiprocessing` ends those that are in its book when a process ends."""
+    manager = """
+import multiprocessing
+shared = multiprocessing.get_context("fork").Manager().list()
+def answer():
+    shared.append(0)
+    return len(shared)
+"""
+    with start(manager + ANSWER, preload=True) as zygote:
+        zygote.hear()
+        for number in (1, 2):
+            worker = zygote.fork(number)
+            assert worker.hear() == messages.Ready()
+            assert get(listener) == str(number)
+            worker.channel.send(messages.Stop())
+            assert zygote.reap(worker, number) == 0
+        [child] = children(zygote.pid)
+        os.kill(child, signal.SIGKILL)
+
+
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

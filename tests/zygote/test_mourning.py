@@ -37,7 +37,7 @@ def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_nothing_is_forked_without_a_hook() -> None:
     with failing(0, 0) as faults:
-        mourning.Mourning(Config(), Log("test")).call(4711, "exit code 0")
+        mourning.Mourning(Config(), Log("test"), ()).call(4711, "exit code 0")
     assert "fork" not in faults.calls
 
 
@@ -46,7 +46,7 @@ def test_a_hook_that_takes_its_time_holds_nobody_up(hooks: Path, monkeypatch: py
     monkeypatch.setattr(mourning, "_MOMENT", 0.01)
     gate = hooks / "gate"
     os.mkfifo(gate)
-    it = mourning.Mourning(Config(after_death="mourners:hold", graceful_timeout=0.5), Log("test"))
+    it = mourning.Mourning(Config(after_death="mourners:hold", graceful_timeout=0.5), Log("test"), ())
     it.call(4711, str(gate))
     with gate.open() as reading:
         pid = int(reading.readline())
@@ -61,14 +61,14 @@ def test_a_hook_that_takes_its_time_holds_nobody_up(hooks: Path, monkeypatch: py
 
 def test_a_hook_that_crashes(hooks: Path) -> None:
     started = time.monotonic()
-    mourning.Mourning(Config(after_death="mourners:crash"), Log("test")).call(4711, "exit code 0")
+    mourning.Mourning(Config(after_death="mourners:crash"), Log("test"), ()).call(4711, "exit code 0")
     assert time.monotonic() - started < PATIENCE
     _reap()
 
 
 def test_no_process_to_be_had(hooks: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with failing(1, 11, only=["fork"]):
-        mourning.Mourning(Config(after_death="mourners:crash"), Log("test")).call(4711, "exit code 0")
+        mourning.Mourning(Config(after_death="mourners:crash"), Log("test"), ()).call(4711, "exit code 0")
     assert "cannot call after-death for process 4711: " in capfd.readouterr().err
 
 
