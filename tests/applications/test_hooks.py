@@ -148,6 +148,26 @@ def test_after_fork_that_fails(tmp_path: Path, listener: socket.socket) -> None:
         assert server.get().status == 200
 
 
+FORKS = """
+def forks(*_):
+    pid = os.fork()
+    note("child" if not pid else "parent")
+"""
+
+
+@pytest.mark.parametrize("key", ["after-fork", "before-exit", "after-death"])
+def test_a_child_that_comes_back_out_of_a_hook(tmp_path: Path, listener: socket.socket, key: str) -> None:
+    """It ends there: no second worker, no second zygote."""
+    text = settings(tmp_path, f'{key} = "shop:forks"\nmax-workers = 1\n')
+    app = tmp_path / "shop.py"
+    app.write_text(app.read_text().replace("def hang():", f"{FORKS}\ndef hang():"))
+    with Server(tmp_path, text, app="", sockets={"http": listener}) as server:
+        server.ready()
+        assert {server.get().text.split()[0] for _ in range(20)} == {str(pid) for pid in server.workers()}
+    names = [each[0] for each in notes(tmp_path / "notes")]
+    assert (names.count("child"), names.count("parent"), names.count("atexit")) == (1, 1, 1)
+
+
 def test_before_exit_comes_after_the_last_response(
     tmp_path: Path, listener: socket.socket, gate: Gate
 ) -> None:

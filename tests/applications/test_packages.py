@@ -70,6 +70,7 @@ def answer(asked):
         row = connection.execute(text("SELECT :asked, pg_backend_pid()"), {"asked": asked}).one()
         return f"{row[0]} {row[1]}"
 """
+DISPOSED = SQLALCHEMY.replace("def answer", "engine.dispose()\ndef answer")
 PSYCOPG = """
 import psycopg
 connection = psycopg.connect("user=postgres dbname=postgres host=PLACE", autocommit=True)
@@ -97,6 +98,7 @@ def answer(asked):
 # What is there, what of it is found, and the requests of each of 20 clients.
 DATABASES = {
     "SQLAlchemy": (SQLALCHEMY, "", "connection to {place}/.s.PGSQL.5432 ", 500),
+    "SQLAlchemy, disposed of": (DISPOSED, "", "", 100),
     "psycopg": (PSYCOPG, "", "connection to {place}/.s.PGSQL.5432 ", 100),
     "psycopg_pool": (POOL, "", 'thread "pool-1-', 100),
     "psycopg_pool, opened after the fork": (

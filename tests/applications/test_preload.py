@@ -14,6 +14,7 @@ import pytest
 
 from tests.applications import holding
 from tests.applications.database import Database
+from tests.applications.until import until
 from tests.live.apps.versions import install, serving
 from tests.live.harness import Server
 
@@ -176,3 +177,35 @@ def test_a_second_load_that_fails(tmp_path: Path, listener: socket.socket) -> No
         assert "FileExistsError" in answer.err
         assert server.get().text == "two"
         assert held(server) == []
+
+
+STUBBORN = """
+import subprocess
+child = subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 1000; done", "stubborn"])
+def answer(text):
+    return str(child.pid)
+"""
+
+
+def test_children_of_the_first_load_end(tmp_path: Path, listener: socket.socket, port: int) -> None:
+    """Also those that ignore SIGTERM. Each worker has started its own."""
+    app = tmp_path / "shop.py"
+    app.write_text(holding.application(STUBBORN, port))
+    trouble = "ending process"
+    with Server(
+        tmp_path, "max-workers = 1\n", app=app, sockets={"http": listener}, trouble=trouble
+    ) as server:
+        server.ready()
+        own = int(server.get().text)
+        until(lambda: stubborn(server) == {own})
+
+
+def stubborn(server: Server) -> set[int]:
+    found = set()
+    for pid in server.processes():
+        try:
+            if b"stubborn" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.add(pid)
+        except OSError:
+            continue  # it has ended
+    return found
