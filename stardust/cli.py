@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from stardust.base import streams
 from stardust.base.errors import AppLoadError, ConfigError, Exit, StardustError
 from stardust.config.arguments import Action, parse_arguments
 from stardust.config.origins import Loaded
@@ -20,6 +21,7 @@ from stardust.systemd.notify import Notifier
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own); returns the exit code."""
+    streams.ensure()
     source = ""
     notifier = Notifier.from_environ(os.environ)
     try:

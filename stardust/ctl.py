@@ -18,7 +18,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 
 from stardust import __version__
-from stardust.base import system
+from stardust.base import streams, system
 from stardust.base.errors import ControlError, Exit, StardustError
 from stardust.control import address, client
 
@@ -31,6 +31,7 @@ COLUMNS = ("ID", "PID", "GEN", "STATE", "REQUESTS", "FOR", "REQUEST")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line. The exit code: 0, 1 if the server said no or is not there, 2 for wrong usage."""
+    streams.ensure()
     options = _parser().parse_args(argv)
     try:
         return _run(options)

@@ -17,10 +17,10 @@ from stardust.base import system
 HARMLESS: dict[str, set[str]] = {
     "os": {
         *("path", "environ", "fsencode", "fsdecode", "devnull", "strerror", "PathLike"),
-        *("getpid", "getuid", "geteuid", "getgid", "umask", "_exit", "waitstatus_to_exitcode"),
+        *("getpid", "urandom", "getuid", "geteuid", "getgid", "umask", "_exit", "waitstatus_to_exitcode"),
         *("register_at_fork", "getpgrp"),
     },
-    "socket": {"gaierror", "gethostname"},
+    "socket": {"gaierror", "getdefaulttimeout", "gethostname"},
     "select": set(),
     "signal": {
         *("Signals", "signal", "getsignal", "set_wakeup_fd", "default_int_handler"),
@@ -33,6 +33,8 @@ HARMLESS: dict[str, set[str]] = {
 }
 # Types to write down, not to call: an object of theirs comes from the seam.
 TYPES = {"socket.socket", "socket.SocketType", "select.epoll", "select.poll", "mmap.mmap"}
+# What has the same names, by which it may be used in the same way.
+PRISTINE = "stardust.base.pristine"
 CONSTANT = re.compile(r"[A-Z][A-Z0-9_]+")
 
 # Methods of sockets and paths for which there is a call. Those of every request (recv, send, poll) are free.
@@ -57,6 +59,7 @@ def offences(tree: ast.AST) -> Iterator[str]:
         alias.asname or alias.name
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stardust")
+        if node.module != PRISTINE
         for alias in node.names
     }
     for node in ast.walk(tree):
@@ -80,6 +83,8 @@ def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
         for alias in node.names:
             if alias.name in HARMLESS and (alias.asname or not _is_useful(alias.name)):
                 yield f"import {alias.name}"
+    elif node.module == PRISTINE:
+        yield from (f"import {alias.name}" for alias in node.names if not _is_useful(alias.name))
     elif node.module == "stardust.base.system":
         # What was imported by itself stays what it was when the seam is replaced.
         yield from (f"from system import {alias.name}" for alias in node.names if alias.name in system.CALLS)
@@ -92,6 +97,8 @@ def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
 
 def _is_useful(module: str) -> bool:
     """Whether there is something in it that may be used."""
+    if module not in HARMLESS:
+        return True
     return bool(HARMLESS[module]) or any(name.startswith(f"{module}.") for name in TYPES)
 
 

@@ -305,6 +305,8 @@ def test_it_loads_no_server_code() -> None:
         "stardust",
         "stardust.base",
         "stardust.base.errors",
+        "stardust.base.pristine",
+        "stardust.base.streams",
         "stardust.base.system",
         "stardust.control",
         "stardust.control.address",

@@ -26,17 +26,21 @@ from pathlib import Path
 
 import pytest
 
+from stardust.base import pristine
+
 TOP = Path(__file__).parents[1]
 PAGE = TOP / "docs" / "architecture.md"
 HEADING = "| folder | interpreter | modules, by floor | answer |\n|---|---|---|---|\n"
 
 FLOORS: dict[str, int | tuple[int, int]] = {
     "base.errors": 0,
+    "base.pristine": 0,
     "base.address": 0,
     "logs.events": 0,
     "base.records": 0,
-    "base.system": 0,
     "http1.grammar": 0,
+    "base.system": 1,
+    "base.streams": 1,
     "base.budget": 1,
     "base.files": 1,
     "base.process": 1,
@@ -81,9 +85,10 @@ FLOORS: dict[str, int | tuple[int, int]] = {
     "ipc.handoff": 4,
     "ipc.scoreboard": 4,
     "logs.logfile": 4,
-    "zygote.holdings": (5, 2),
+    "zygote.holdings": 6,
     "zygote.load": 4,
-    "zygote.mourning": (5, 2),
+    "zygote.mourning": 6,
+    "zygote.terminal": 4,
     "tls.certificate": 4,
     "tls.files": 4,
     "tls.identities": 4,
@@ -240,7 +245,9 @@ PURE_EXCEPTIONS: dict[tuple[str, str], str] = {
     ("wsgi.gateway", "stat"): "reads the mode that fstat() gave",
     ("wsgi.gateway", "traceback"): "formats what the application raised",
     ("wsgi.input", "io"): "BytesIO, the body in memory",
-    ("wsgi.input", "tempfile"): "the unlinked file a large body goes to",
+    ("wsgi.input", "errno"): "numbers",
+    ("wsgi.input", "os"): "names, and flags of open(2)",
+    ("wsgi.input", "tempfile"): "where the nameless file is that a large body goes to",
 }
 
 # What Python itself begins with an underscore, though it is documented, or has no other name.
@@ -285,6 +292,8 @@ def imported(tree: ast.AST) -> Iterator[str]:
             assert node.module is not None
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
+                if node.module == "stardust.base.pristine":
+                    yield alias.name
                 yield whole if whole.removeprefix("stardust.") in FILES else node.module
 
 
@@ -462,6 +471,19 @@ def test_every_exception_is_used() -> None:
 def test_app_side_needs_only_the_standard_library(module: str) -> None:
     assert not {name for name in foreign(module) if name.partition(".")[0] not in sys.stdlib_module_names}
     assert not ours(module) - set(members(APP_SIDE))
+
+
+@pytest.mark.parametrize("module", sorted({*members(APP_SIDE)} - {"base.pristine", "zygote.boot"}))
+def test_app_side_takes_the_standard_library_as_it_was(module: str) -> None:
+    """Not from where the application patches it. `boot` runs before anything of ours can be imported."""
+    bound = {
+        alias.name if isinstance(node, ast.Import) else node.module
+        for node in ast.walk(TREES[module])
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+        if isinstance(node, ast.Import) or not re.fullmatch("[A-Z_]+", alias.name)
+    }
+    assert not bound & {*pristine.NAMES}
 
 
 @pytest.mark.parametrize("module", members(APP_SIDE))

@@ -9,9 +9,10 @@ Runs in the application's interpreter too.
 from __future__ import annotations
 
 import sys
-from _thread import allocate_lock
 from collections.abc import MutableSequence
 from typing import Any
+
+from stardust.base.pristine import _thread
 
 FREE = 8192  # bytes of each body, and of each response
 JOINED = 16384  # bytes up to which a piece of memory takes more at its end
@@ -36,7 +37,7 @@ class Budget:
 
     def __init__(self, size: int) -> None:
         self._left = size
-        self._lock = allocate_lock()
+        self._lock = _thread.allocate_lock()
 
     def take(self, size: int) -> bool:
         """Whether there are so many left; then they are taken."""

@@ -13,11 +13,11 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from stardust.base import system
+from stardust.base.pristine import signal
 
 # Sent to a terminal's whole process group, or meant for the supervisor: no business of a worker.
 MEANT_FOR_OTHERS = (
@@ -40,7 +40,7 @@ class Wakeup:
         self._descriptor = self._writer.fileno()
         signal.set_wakeup_fd(self._descriptor, warn_on_full_buffer=False)
         for number in numbers:
-            _handle(number, self._come)
+            handle(number, self._come)
 
     def fileno(self) -> int:
         return self._reader.fileno()
@@ -87,7 +87,7 @@ class Wakeup:
 def ignore(numbers: Sequence[signal.Signals]) -> None:
     """They do nothing here, and what they do elsewhere in a program that is executed."""
     for number in numbers:
-        _handle(number, _do_nothing)
+        handle(number, _do_nothing)
         signal.siginterrupt(number, False)
 
 
@@ -100,7 +100,8 @@ def restore() -> None:
     _ours.clear()
 
 
-def _handle(number: signal.Signals, handler: Callable[[int, Any], None]) -> None:
+def handle(number: signal.Signals, handler: Callable[[int, Any], None]) -> None:
+    """Have a handler of our own, which a forked child does not keep."""
     signal.signal(number, handler)
     _ours[number] = handler
 

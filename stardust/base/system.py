@@ -18,17 +18,12 @@ up when they are called, by the supervisor only.
 from __future__ import annotations
 
 import array
-import fcntl
 import importlib
-import mmap
-import os
-import resource
-import select
-import signal
-import socket
 import struct
-import termios
+import sys
 from typing import TYPE_CHECKING
+
+from stardust.base.pristine import _socket, fcntl, mmap, os, resource, select, signal, socket, termios
 
 if TYPE_CHECKING:  # what is callable in this module is a call
     from collections.abc import Mapping, Sequence
@@ -42,7 +37,8 @@ if TYPE_CHECKING:  # what is callable in this module is a call
 def fork() -> int:
     """0 in the child. fork(2). Looked up when it is called: a library that patches it is to see each
     child."""
-    return os.fork()
+    pid: int = sys.modules["os"].fork()
+    return pid
 
 
 waitpid = os.waitpid  # waitpid(2): (process id, wait status)
@@ -139,7 +135,6 @@ def read_file(path: str, most: int = -1) -> bytes:
 
 new_socket = socket.socket  # socket(2); or, with fileno=, the socket of a descriptor
 bare_socket = socket.SocketType  # the same without the part of it that is written in Python
-socketpair = socket.socketpair  # socketpair(2)
 bind = socket.SocketType.bind  # bind(2): (socket, address)
 listen = socket.SocketType.listen  # listen(2): (socket, backlog)
 connect = socket.SocketType.connect  # connect(2): (socket, address)
@@ -150,6 +145,18 @@ getsockopt = socket.SocketType.getsockopt  # getsockopt(2): (socket, level, name
 setsockopt = socket.SocketType.setsockopt  # setsockopt(2): (socket, level, name, value)
 sendfile = os.sendfile  # sendfile(2): (to, from, offset, bytes)
 getaddrinfo = socket.getaddrinfo  # getaddrinfo(3)
+
+
+def socketpair(
+    family: int = socket.AF_UNIX, kind: int = socket.SOCK_STREAM
+) -> tuple[socket.socket, socket.socket]:
+    """Two sockets that are connected to each other, closed on exec. socketpair(2)."""
+    ours, theirs = _socket.socketpair(family, kind)
+    return (
+        socket.socket(family, kind, 0, ours.detach()),
+        socket.socket(family, kind, 0, theirs.detach()),
+    )
+
 
 # recvmsg(2): what comes is closed on exec. PyPy does not name it.
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0x40000000)

@@ -421,8 +421,10 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 def date(seconds: float) -> bytes:
     """IMF-fixdate, "Sun, 06 Nov 1994 08:49:37 GMT", of seconds since 1970-01-01 UTC (RFC 9110 5.6.7).
 
-    In English, whatever the locale is; `%a` and `%b` of `strftime` follow it.
+    In English, whatever the locale is; `%a` and `%b` of `strftime` follow it, and `time.strftime` may be the
+    application's.
     """
     when = _EPOCH + timedelta(seconds=int(seconds))
     day, month = _DAYS[when.weekday()], _MONTHS[when.month - 1]
-    return f"{day}, {when.day:02} {month} {when.year:04} {when:%H:%M:%S} GMT".encode()
+    clock = f"{when.hour:02}:{when.minute:02}:{when.second:02}"
+    return f"{day}, {when.day:02} {month} {when.year:04} {clock} GMT".encode()

@@ -8,11 +8,11 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import socket
 from typing import Generic, Optional
 
 from stardust.base import system
 from stardust.base.errors import ChannelError
+from stardust.base.pristine import socket
 from stardust.ipc import messages
 from stardust.ipc.messages import Heard, Said, Side
 
@@ -40,7 +40,7 @@ class Channel(Generic[Heard, Said]):
     ) -> Channel[Heard, Said]:
         """The channel whose end came as a descriptor: inherited, or with a message."""
         sock = system.new_socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor)
-        sock.set_inheritable(False)
+        system.set_inheritable(descriptor, False)
         return cls(sock, side, blocking=blocking)
 
     def fileno(self) -> int:

@@ -31,15 +31,14 @@ Runs in the application's interpreter too.
 from __future__ import annotations
 
 import math
-import os
 import re
-import socket
 import struct
 from typing import NamedTuple, Optional
 
 from stardust.base import system
 from stardust.base.address import ABSTRACT, TCP, UNIX, Address, ip
 from stardust.base.errors import HandoffError
+from stardust.base.pristine import os, socket
 
 MOST_DATA = 65536  # bytes of a request that move with its connection
 
@@ -210,4 +209,6 @@ def _connection(descriptor: int) -> socket.SocketType:
     if sock.family not in _FAMILIES or sock.type != socket.SOCK_STREAM or system.is_listening(sock):
         sock.close()
         raise HandoffError("a socket that is not a stream connection")
+    if sock.gettimeout() is not None:
+        sock.settimeout(None)  # the application has set a default, and calls would wait so long
     return sock

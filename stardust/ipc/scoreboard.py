@@ -17,11 +17,11 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import os
 import struct
 from typing import NamedTuple
 
 from stardust.base import system
+from stardust.base.pristine import os
 
 SLOTS = 1024
 _HEADER = 4096

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 from typing import NamedTuple
+
+from stardust.base.pristine import time
 
 FORMATS = ("common", "combined", "json")
 

@@ -22,12 +22,11 @@ Runs in the application's interpreter too.
 from __future__ import annotations
 
 import errno
-import os
-import socket
 import struct
 from collections.abc import Mapping
 
 from stardust.base import files, system
+from stardust.base.pristine import os, socket
 
 SOCKET = "/run/systemd/journal/socket"
 
@@ -58,6 +57,7 @@ def send(path: str, record: bytes) -> bool:
     """
     try:
         with system.new_socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)  # whatever socket.setdefaulttimeout() the application has set
             try:
                 system.sendmsg(sock, record, (), socket.MSG_DONTWAIT, path)
             except OSError as fault:

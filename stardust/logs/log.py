@@ -12,14 +12,13 @@ Runs in the application's interpreter too.
 from __future__ import annotations
 
 import math
-import os
 import sys
-import time
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Optional
 
 from stardust.base import system
+from stardust.base.pristine import os, time
 from stardust.logs import journal
 from stardust.logs.events import Event
 

@@ -9,11 +9,11 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import select
 import stat
 from typing import Optional
 
 from stardust.base import files, system
+from stardust.base.pristine import select
 from stardust.logs.log import Log
 
 MOST = 1024 * 1024  # bytes that may wait

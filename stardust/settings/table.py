@@ -272,7 +272,8 @@ class Config:
         high=1000,
         help="worker processes",
         text="""Each worker serves one request per thread at a time. Slow clients do not hold it up. 0 serves
-        from a single process that never forks, for debugging.""",
+        from a single process that never forks, for debugging: `breakpoint()` and `input()` have the terminal,
+        Ctrl-C ends the server once its requests are done, and a second Ctrl-C ends it at once.""",
     )
     threads: int = setting(
         WORKERS,
@@ -369,8 +370,8 @@ class Config:
         high=DAY,
         help="how long the application may work on a request",
         text="""After that the server logs the stacks of all threads of the worker and replaces the worker;
-        the client gets no answer. Other connections of the worker have gone to other workers long before. 0:
-        no limit.""",
+        the client gets no answer. Other connections of the worker have gone to other workers long before.
+        Not with `max-workers = 0`. 0: no limit.""",
     )
     boot_timeout: float = setting(
         TIMES,
@@ -634,7 +635,8 @@ class Config:
         default="",
         help="user the application runs as, by name or number",
         text="""For a server started by root. Under systemd, use `User=` or `DynamicUser=` of the unit
-        instead.""",
+        instead. The application finds the user's `HOME`, `USER` and `LOGNAME` in its environment, unless
+        `environment` sets them.""",
         unset="the user that starts the server",
     )
     group: str = setting(

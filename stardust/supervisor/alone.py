@@ -27,6 +27,8 @@ def serve(config: Config, listeners: Sequence[Listener], notifier: Notifier, log
     """Raises OSError if the interpreter, or the access log, cannot be had."""
     if config.idle_timeout:
         log.warning(f"idle-timeout = {config.idle_timeout:g} has no effect with max-workers = 0")
+    if config.request_timeout:
+        log.warning(f"request-timeout = {config.request_timeout:g} has no effect with max-workers = 0")
     generation = Generation(1, config, [*listeners])
     generation.open_request_log(log)
     ours, theirs = pair()

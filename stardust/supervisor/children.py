@@ -235,10 +235,7 @@ class Children:
     def reaped(self, child: Child, status: int | None) -> None:
         """Its parent has waited for it; None if it was too late for that."""
         self._remains.gone(child.pid, in_peace=status == 0)
-        if status is None:
-            death = deaths.Death("nobody knows how, for the application has waited for it", WORKER_DIED)
-        else:
-            death = self.kills.explain(status, ours=child.doomed)
+        death = deaths.UNKNOWN if status is None else self.kills.explain(status, ours=child.doomed)
         if not self._generations.book[child.generation].pid:
             # No zygote of its own has seen that.
             why = self._host.state.workers[child.number].why if child.doomed else ""

@@ -27,6 +27,9 @@ class Death(NamedTuple):
     event: Event
 
 
+UNKNOWN = Death("nobody knows how, for the application has waited for it", WORKER_DIED)
+
+
 class Kills:
     """What the kernel killed in a control group, counted in the file `events` (None: not counted)."""
 

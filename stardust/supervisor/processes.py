@@ -127,7 +127,7 @@ def own_children() -> list[int]:
 def has_ended(pid: int) -> bool:
     """Whether a child of ours has, and only waits to be reaped."""
     try:
-        return process.state(pid) == "Z"
+        return process.is_zombie(pid)
     except OSError:
         return False
 

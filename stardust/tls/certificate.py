@@ -9,9 +9,10 @@ import binascii
 import calendar
 import ipaddress
 import re
-import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
+
+from stardust.base.pristine import time
 
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 

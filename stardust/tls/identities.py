@@ -24,13 +24,13 @@ from __future__ import annotations
 
 import ssl
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Optional
 
 from stardust.base import files, system
 from stardust.base.errors import ConfigError
+from stardust.base.pristine import time
 from stardust.logs.log import Log
 from stardust.settings.table import COMMAND_LINE, Config
 from stardust.tls.files import UNSEEN, Files, Look, Pair, look_at

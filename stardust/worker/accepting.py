@@ -9,9 +9,8 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import select
-
 from stardust.base import system
+from stardust.base.pristine import select
 from stardust.worker.clock import Alarm, Clock
 from stardust.worker.telling import Telling
 

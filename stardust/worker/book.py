@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import errno
 import math
-import select
 from itertools import islice
 
 from stardust.base import process
 from stardust.base.budget import Budget
+from stardust.base.pristine import select
 from stardust.settings.table import Config
 from stardust.worker.admission import Admission, Peer, capacity
 from stardust.worker.clock import Clock

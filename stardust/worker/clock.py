@@ -6,8 +6,7 @@ takes long. Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import time
-
+from stardust.base.pristine import time
 from stardust.http1 import response
 
 FOREVER = float("inf")

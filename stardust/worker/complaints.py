@@ -6,11 +6,11 @@ interpreter too.
 
 from __future__ import annotations
 
-import os
 import re
 from types import TracebackType
 from typing import Optional
 
+from stardust.base.pristine import os
 from stardust.http1.head import Head
 from stardust.logs.log import NO_FIELDS, Fields, Log
 from stardust.wsgi.environ import Environ

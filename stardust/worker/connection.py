@@ -8,9 +8,6 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import select
-import socket
-import time
 from collections.abc import Sequence
 from typing import BinaryIO, NamedTuple, Optional, Protocol, Union
 
@@ -18,6 +15,7 @@ from stardust.base import system
 from stardust.base.address import Address
 from stardust.base.budget import UNLIMITED, Budget
 from stardust.base.errors import ClientGone
+from stardust.base.pristine import select, socket, time
 from stardust.http1.body import BodyReader
 from stardust.http1.head import Head
 from stardust.ipc.handoff import MOST_DATA

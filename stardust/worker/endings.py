@@ -7,8 +7,7 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import socket
-
+from stardust.base.pristine import socket
 from stardust.http1.response import ResponseWriter
 from stardust.worker.book import Book
 from stardust.worker.clock import Clock

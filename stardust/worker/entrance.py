@@ -11,17 +11,15 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import os
-import socket
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Optional
 
 from stardust.base import address as addresses
-from stardust.base import system
+from stardust.base import streams, system
 from stardust.base.address import Address, Peers
 from stardust.base.errors import ClientGone
+from stardust.base.pristine import os, socket
 from stardust.ipc.handoff import Link
 from stardust.settings.table import Config
 from stardust.worker.accepting import Accepting
@@ -107,7 +105,7 @@ class Entrance:
         self._base = environs.server(
             multithread=config.threads > 1,
             multiprocess=config.max_workers > 0,
-            errors=sys.stderr,
+            errors=streams.error(),
             file_wrapper=FileWrapper,
         )
         self._terms: dict[Address, tuple[Terms, Environ]] = {}  # what its connections share, by listener
@@ -184,6 +182,8 @@ class Entrance:
             # accept(2) reports errors of the new connection too; they mean nothing for the listener.
             return fault.errno not in OUT_OF_DESCRIPTORS or self.short(fault)
         sock = system.bare_socket(*kind, number)
+        if socket.getdefaulttimeout() is not None:
+            sock.settimeout(None)  # the application has set it, and MSG_DONTWAIT would wait so long
         host, port = addresses.peer(peer)
         stage = GREETING if door.greetings else READING
         connection = self.welcome(sock, number, door.address, host, port, stage)

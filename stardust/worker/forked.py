@@ -15,21 +15,19 @@ stays open in the child: `happened` is for that too.
 
 Forks that the server makes itself are not meant: `ours`. A child of a child has nothing more to lose.
 
-Runs in the application's interpreter too. The names are bound here, before the application is loaded.
+Runs in the application's interpreter too.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 import traceback
-from _thread import get_ident
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, Optional
 
 from stardust.base import signals
+from stardust.base.pristine import _thread, os, signal
 from stardust.wsgi import gateway
 
 LetGo = Callable[[], object]
@@ -115,12 +113,12 @@ def _exit_code(given: object) -> int:
 
 def _before() -> None:
     if not away and not _by_us:
-        _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+        _masks[_thread.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
 
 
 def _in_parent() -> None:
     global happened
-    mask = _masks.pop(get_ident(), None)
+    mask = _masks.pop(_thread.get_ident(), None)
     if mask is not None:
         happened = True
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -128,7 +126,7 @@ def _in_parent() -> None:
 
 def _in_child() -> None:
     global away
-    mask = _masks.pop(get_ident(), None)
+    mask = _masks.pop(_thread.get_ident(), None)
     _masks.clear()
     if mask is None:
         return

@@ -21,17 +21,15 @@ pace had doubled the CPU time of a request.
 An application that computes holds the interpreter (the GIL), and gives it away every `sys.getswitchinterval`
 seconds at most: 5 ms for each system call of the guard. So while it is at work, that is made shorter.
 
-Runs in the application's interpreter too. An application may replace what `threading` and `time` hold
-(gevent does): hence the names are bound here, before it is loaded.
+Runs in the application's interpreter too.
 """
 
 from __future__ import annotations
 
-import sys
-from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable
-from queue import SimpleQueue
-from time import monotonic, sleep
+from sys import getswitchinterval, setswitchinterval
+
+from stardust.base.pristine import _thread, queue, time
 
 PATIENCE = 0.02  # s; how long a turn of the loop may last before others are looked after
 TICK = 0.01  # s; between two looks at least
@@ -51,19 +49,20 @@ class Guard:
     before the application runs, wakes the guard if that is `asleep`, and acquires it afterwards, which waits
     for what the guard is doing just then."""
 
-    __slots__ = ("_began", "_bell", "_relieve", "asleep", "turn")
+    __slots__ = ("_began", "_bell", "_interval", "_relieve", "asleep", "turn")
 
     def __init__(self, began: Callable[[], float], relieve: Callable[[float], object]) -> None:
         self._began = began
         self._relieve = relieve
-        self._bell: SimpleQueue[None] = SimpleQueue()
-        self.turn = allocate_lock()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.turn = _thread.allocate_lock()
         self.turn.acquire()
         self.asleep = True
+        self._interval = 0.0  # the switch interval that it is going to restore
 
     def start(self) -> None:
         """In the process that it is to guard: threads do not survive fork(2)."""
-        start_new_thread(self._run, ())
+        _thread.start_new_thread(self._run, ())
 
     def wake(self) -> None:
         """The loop's, when it has released `turn` and the guard is asleep."""
@@ -76,10 +75,10 @@ class Guard:
             if self.asleep:
                 self._bell.get()
                 late = 0.0
-            wait = until_next(monotonic() - self._began(), late)
-            due = monotonic() + wait
-            sleep(wait)
-            late = max(monotonic() - due, late / 2)
+            wait = until_next(time.monotonic() - self._began(), late)
+            due = time.monotonic() + wait
+            time.sleep(wait)
+            late = max(time.monotonic() - due, late / 2)
             began = self._began()
             if self.turn.acquire(False):
                 try:
@@ -99,12 +98,19 @@ class Guard:
             self.asleep = False
 
     def _look_after(self) -> None:
-        lasted = monotonic() - self._began()
+        lasted = time.monotonic() - self._began()
         if lasted < PATIENCE:
             return
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(_HURRY)
+        self._interval = getswitchinterval()
+        setswitchinterval(_HURRY)
         try:
             self._relieve(lasted)
         finally:
-            sys.setswitchinterval(interval)
+            self.forsake()
+
+    def forsake(self) -> None:
+        """End the hurry. A forked child has to, for it may come into being in the middle of one, and has no
+        guard."""
+        if self._interval:
+            setswitchinterval(self._interval)
+            self._interval = 0.0

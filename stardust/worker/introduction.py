@@ -12,12 +12,11 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import select
-import socket
 from collections.abc import Callable
 
 from stardust.base.address import Peers
 from stardust.base.errors import ClientGone, ProtocolError
+from stardust.base.pristine import select, socket
 from stardust.http1 import proxy
 from stardust.worker.connection import Connection, Greeting
 from stardust.wsgi import environ as environs

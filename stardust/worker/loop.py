@@ -12,12 +12,12 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional
 
 from stardust.base import system
 from stardust.base.address import Peers
+from stardust.base.pristine import select
 from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import Slot
 from stardust.logs.log import Log
@@ -133,6 +133,8 @@ class Loop:
             connection.forsake()
         if self.threads is not None:
             self.threads.pool.forsake()
+        if self.guard is not None:
+            self.guard.forsake()
 
     def beat(self) -> None:
         """Answer a ping: the loop turns."""

@@ -8,11 +8,11 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import signal
-from typing import Optional
+from typing import Any, Optional
 
-from stardust.base import system
+from stardust.base import signals, system
 from stardust.base.errors import assert_never
+from stardust.base.pristine import signal
 from stardust.base.signals import Wakeup
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel
@@ -67,9 +67,16 @@ class Orders:
             self.file.reopened(descriptor)
 
 
+def _once(number: int, frame: Any) -> None:
+    """The first Ctrl-C has the loop leave; the next one ends the process, wherever the application is."""
+    signal.signal(number, signal.SIG_DFL)
+
+
 def watch_termination(loop: Loop, *, alone: bool) -> Wakeup:
     """SIGTERM: leave, `alone` or to be followed. The handler only wakes the loop, which does the rest."""
-    wakeup = Wakeup((signal.SIGTERM,))
+    wakeup = Wakeup((signal.SIGTERM, signal.SIGINT) if alone else (signal.SIGTERM,))
+    if alone:
+        signals.handle(signal.SIGINT, _once)
 
     def react() -> None:
         if wakeup.take():

@@ -12,14 +12,14 @@ piece.
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from typing import Optional, Union
 
 from stardust.base import system
 from stardust.base.budget import UNLIMITED, Budget, Share, gather
+from stardust.base.pristine import socket
 from stardust.worker.stream import Stream
-from stardust.wsgi.input import temporary_file
+from stardust.wsgi import input as spools
 
 MEMORY = 1024 * 1024  # bytes kept in memory for one connection
 SEGMENT = 64 * 1024 * 1024  # bytes after which the next temporary file is begun
@@ -93,7 +93,7 @@ class Outbox:
 
     def _push_to_disk(self, data: bytes, segment: Optional[FileRange]) -> None:
         if segment is None or segment.end >= SEGMENT:
-            with temporary_file() as file:
+            with spools.temporary_file() as file:
                 segment = FileRange(system.dup(file.fileno()), 0, 0, ours=True)
             self._pieces.append(segment)
         view = memoryview(data)

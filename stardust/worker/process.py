@@ -8,15 +8,13 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import faulthandler
-import os
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Optional
 
-from stardust.base import process, signals, system
+from stardust.base import process, signals, streams, system
 from stardust.base.errors import AppLoadError, Exit
+from stardust.base.pristine import faulthandler, os, signal, time
 from stardust.ipc import messages
 from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import Scoreboard
@@ -31,6 +29,9 @@ from stardust.worker.orders import SupervisorChannel
 from stardust.worker.standing import Surroundings
 from stardust.worker.telling import AccessLog
 from stardust.zygote.load import call_hook, load, load_hooks
+
+# Alone, a worker has the terminal: its signals do what they do to other programs, and INT has it leave.
+_IGNORED_ALONE = (signal.SIGHUP, signal.SIGUSR1)
 
 
 class Inheritance(NamedTuple):
@@ -82,7 +83,7 @@ def run(
     slot = scoreboard.slot(slot_number)
     slot.born(os.getpid(), heritage.generation, time.monotonic())
     faulthandler.register(process.STACKS_SIGNAL, file=stacks, all_threads=True, chain=False)
-    signals.ignore(signals.MEANT_FOR_OTHERS)
+    signals.ignore(_IGNORED_ALONE if channel is None else signals.MEANT_FOR_OTHERS)
     file = None if heritage.log_descriptor is None else LogFile(heritage.log_descriptor, log)
     forked.own([slot.forsake, *_belongings(heritage, channel, file, stacks)])
     forked.own_too(partial(process.name_process, *heritage.fork_s_name(f"worker {number}")))
@@ -90,6 +91,9 @@ def run(
     app = _application(heritage, channel, log)
     if app is None:
         return Exit.APPLICATION
+    if heritage.app is None:
+        streams.ensure()
+        process.name_process(f"stardust:w{number}", title)  # once more, unless there is another one now
 
     loop = Loop(
         config,
@@ -127,12 +131,14 @@ def _application(
         if app is None:
             app = load(config.app)
             load_hooks(config)
+            if forked.away:
+                forked.end()
         elif channel is not None:
             chance.seed()
         if config.after_fork:
             call_hook("after-fork", config.after_fork)
-        if forked.away:
-            forked.end()
+            if forked.away:
+                forked.end()
         return app
     except AppLoadError as failure:
         if forked.away:

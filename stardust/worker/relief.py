@@ -8,8 +8,7 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import select
-
+from stardust.base.pristine import select
 from stardust.worker.book import Book
 from stardust.worker.clock import Clock
 from stardust.worker.connection import Connection

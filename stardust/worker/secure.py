@@ -18,16 +18,14 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import select
-import socket
 import ssl
-import time
 from collections.abc import Callable
 from typing import Any, Union
 
 from stardust.base import system
 from stardust.base.address import TCP
 from stardust.base.errors import ClientGone
+from stardust.base.pristine import select, socket, time
 from stardust.http1 import response
 from stardust.logs.log import Log
 from stardust.tls.identities import Identities, Session

@@ -17,17 +17,15 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import io
-import random
-import socket
 import sys
-import time
 from collections import deque
 from collections.abc import Callable
+from random import randint
 from typing import Any, Optional
 
 from stardust.base.address import Peers
 from stardust.base.errors import ClaimError, ClientGone, ProtocolError
+from stardust.base.pristine import io, socket, time
 from stardust.http1.head import CHUNKED, Head, HeadReader, Limits
 from stardust.http1.response import ResponseWriter
 from stardust.ipc.scoreboard import Slot
@@ -443,7 +441,7 @@ def draw_limit(most: int, least: int) -> int:
     limit."""
     if not most:
         return sys.maxsize
-    return random.randint(least, most) if least else most
+    return randint(least, most) if least else most
 
 
 def _is_true(value: Any) -> bool:

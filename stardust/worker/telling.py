@@ -9,11 +9,11 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from stardust.base.errors import ClaimError
+from stardust.base.pristine import os
 from stardust.logs.accesslog import Record
 from stardust.logs.log import Log, Seldom
 from stardust.logs.logfile import LogFile

@@ -10,13 +10,14 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
 from typing import Any, Generic, NamedTuple, Optional, TypeVar
 
 from stardust.base import system
+from stardust.base.pristine import _thread, queue
 from stardust.ipc.scoreboard import Slot
 from stardust.settings.table import Config
 from stardust.worker.accepting import BUSY, Accepting
@@ -29,6 +30,9 @@ from stardust.wsgi.gateway import Exchange
 
 Work = TypeVar("Work")
 
+_THREADING = {name: value for name, value in vars(threading).items() if callable(value)}
+"""What is in there before the application is loaded."""
+
 
 class Pool(Generic[Work]):
     """`size` daemon threads that call `work(task)`, which must not raise; `free` of them idle."""
@@ -38,13 +42,13 @@ class Pool(Generic[Work]):
     def __init__(self, size: int, work: Callable[[Work], None]) -> None:
         self.free = size
         self._work = work
-        self._tasks: SimpleQueue[Work] = SimpleQueue()
+        self._tasks: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._done: deque[Work] = deque()
         self._reader, self._writer = system.pipe()
         system.set_blocking(self._reader, False)
         system.set_blocking(self._writer, False)
         for number in range(size):
-            threading.Thread(target=self._run, name=f"stardust-{number}", daemon=True).start()
+            _start(self._run, f"stardust-{number}")
 
     def fileno(self) -> int:
         return self._reader
@@ -81,6 +85,30 @@ class Pool(Generic[Work]):
                 system.write(self._writer, b"\0")
             except BlockingIOError:
                 pass  # the loop has more wake-ups waiting than it will read
+
+
+def _start(run: Callable[[], None], name: str) -> None:
+    """Have a thread of the system run it: one that `threading` knows by its name, tells tracers and profilers
+    of, and so on; or a bare one if the application has put something else there, threads that are none.
+
+    Green threads need a hub in each thread that has some, which their `sleep` makes. Made by several at once,
+    gevent's wait for each other's imports for ever: so they come one after the other.
+    """
+    if all(vars(threading).get(known) is value for known, value in _THREADING.items()):
+        threading.Thread(target=run, name=name, daemon=True).start()
+        return
+    begun: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def begin() -> None:
+        try:
+            sys.modules["time"].sleep(0)
+        except BaseException:
+            pass  # a stranger's: requests will tell
+        begun.put(None)
+        run()
+
+    _thread.start_new_thread(begin, ())
+    begun.get()
 
 
 class Task(NamedTuple):

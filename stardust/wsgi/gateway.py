@@ -22,8 +22,6 @@ quoted without a source are PEP 3333's.
 
 from __future__ import annotations
 
-import io
-import os
 import stat
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -31,6 +29,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Optional
 
 from stardust.base.errors import ApplicationError, ClientGone
+from stardust.base.pristine import io, os
 from stardust.http1 import response
 from stardust.http1.head import CHUNKED, Head
 from stardust.http1.response import LAST_CHUNK, ResponseWriter, chunk

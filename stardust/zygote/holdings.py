@@ -23,23 +23,18 @@ Runs in the application's interpreter (Python 3.9, PyPy included).
 from __future__ import annotations
 
 import errno
-import gc
 import importlib
 import json
-import os
 import re
-import select
-import signal
-import socket
 import stat
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple, Optional
 
 from stardust.base import process, system
+from stardust.base.pristine import gc, os, select, signal, socket, time
 from stardust.worker import forked
 
 _MOMENT = 0.1  # s; a thread that was joined may be there that long: the kernel ends it after Python does
@@ -361,7 +356,7 @@ def children() -> list[int]:
         if not name.isdigit():
             continue
         try:
-            if process.parent(int(name)) == own and process.state(int(name)) != "Z":
+            if process.parent(int(name)) == own and not process.is_zombie(int(name)):
                 found.append(int(name))
         except (OSError, ValueError):
             continue  # it has ended

@@ -22,7 +22,6 @@ import difflib
 import importlib
 import importlib.machinery
 import importlib.util
-import os
 import re
 import sys
 import traceback
@@ -32,6 +31,7 @@ from typing import Any, NamedTuple, Optional, TypeVar
 
 from stardust.base import system
 from stardust.base.errors import AppLoadError
+from stardust.base.pristine import os
 from stardust.settings.table import Config
 
 DEFAULT_NAMES = ("application", "app")

@@ -22,17 +22,15 @@ from __future__ import annotations
 
 import grp
 import importlib
-import os
 import pwd
-import socket
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Optional
 
-from stardust.base import address, process, signals, system
+from stardust.base import address, process, signals, streams, system
 from stardust.base.errors import AppLoadError, ChannelError, ConfigError, Exit, assert_never
+from stardust.base.pristine import os, socket, time
 from stardust.ipc import messages
 from stardust.ipc.channel import Channel
 from stardust.ipc.handoff import Link
@@ -46,7 +44,7 @@ from stardust.worker import process as workers
 from stardust.worker.entrance import Door
 from stardust.worker.forked import LetGo
 from stardust.worker.process import Inheritance
-from stardust.zygote import holdings
+from stardust.zygote import holdings, terminal
 from stardust.zygote.load import load, load_hooks
 from stardust.zygote.mourning import Mourning
 
@@ -56,6 +54,12 @@ SupervisorChannel = Channel[messages.ToZygote, messages.FromZygote]
 def main(descriptor: int) -> int:
     """Serve the supervisor at the other end of `descriptor`. Returns the exit code of this process, or of the
     worker that it has become."""
+    code = _serve(descriptor)
+    streams.finish()
+    return code
+
+
+def _serve(descriptor: int) -> int:
     channel = Channel.adopt(descriptor, messages.ZYGOTE, blocking=True)
     order = channel.receive()
     if order is None:
@@ -63,10 +67,11 @@ def main(descriptor: int) -> int:
     if not isinstance(order, messages.Generation):
         raise ChannelError(f"first comes a generation, not {order}")
     heritage = _inheritance(order)
-    holds: tuple[str, ...] = ()
     renamed = partial(process.name_process, *heritage.fork_s_name(f"generation {order.number}"))
     forked.own([heritage.forsake, channel.close, partial(_forsake_log, heritage), renamed])
     chld = signals.SetAside()
+    holds: tuple[str, ...] = ()
+    sys.meta_path.insert(0, process.Titles())
     try:
         heritage = _with_tls(heritage, [each.name for each in order.listeners])
         _become(heritage.config)
@@ -94,22 +99,26 @@ def main(descriptor: int) -> int:
     return _attend(channel, heritage, chld)
 
 
+def _forsake_log(heritage: Inheritance) -> None:
+    if heritage.log_descriptor is not None:
+        system.close(heritage.log_descriptor)
+
+
 def _preloaded(heritage: Inheritance) -> tuple[Inheritance, tuple[str, ...]]:
     """With the application; and what that holds that a fork would break. Raises AppLoadError."""
     known = holdings.descriptors()
     started = time.monotonic()
     heritage = heritage._replace(app=load(heritage.config.app))
+    if forked.away:
+        forked.end()
     load_hooks(heritage.config)
     if forked.away:
         forked.end()
+    streams.ensure()
+    _name(heritage.generation, heritage.config)
     heritage.log.debug(f"{heritage.config.app} loaded in {time.monotonic() - started:.3f} s")
     # Whoever serves alone forks nobody.
     return heritage, () if heritage.link is None else holdings.look(known)
-
-
-def _forsake_log(heritage: Inheritance) -> None:
-    if heritage.log_descriptor is not None:
-        system.close(heritage.log_descriptor)
 
 
 def _attend(channel: SupervisorChannel, heritage: Inheritance, chld: signals.SetAside) -> int:
@@ -145,8 +154,7 @@ def _attend(channel: SupervisorChannel, heritage: Inheritance, chld: signals.Set
 
 def _fork(channel: SupervisorChannel, order: messages.Fork) -> bool:
     """Whether this is the new worker."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     try:
         with forked.ours():
             pid = system.fork()
@@ -195,7 +203,7 @@ def _inheritance(order: messages.Generation) -> Inheritance:
     )
     # Of the generation, not of the zygote: workers that changed their user may not change their names, and
     # keep this one (proc(5), "dumpable").
-    process.name_process(f"stardust:g{order.number}", f"stardust: generation {order.number}: {config.app}")
+    _name(order.number, config)
     return Inheritance(
         generation=order.number,
         config=config,
@@ -207,6 +215,10 @@ def _inheritance(order: messages.Generation) -> Inheritance:
         log_descriptor=order.access_log,
         app=None,
     )
+
+
+def _name(number: int, config: Config) -> None:
+    process.name_process(f"stardust:g{number}", f"stardust: generation {number}: {config.app}")
 
 
 def _link(ends: Optional[messages.Ends]) -> Optional[Link]:
@@ -255,7 +267,11 @@ def _become(config: Config) -> None:
             system.chdir(config.chdir)
     except (OSError, KeyError) as fault:
         raise AppLoadError(f"cannot prepare the application's process: {fault}") from None
-    process.point_stdin_at_nothing()
+    if config.max_workers:
+        process.point_stdin_at_nothing()
+        terminal.refuse()
+    else:
+        terminal.lend()
     process.raise_descriptor_limit()
     sys.path[:0] = [*config.pythonpath, system.getcwd()]
 
@@ -272,7 +288,15 @@ def _change_identity(config: Config) -> None:
     system.setgid(gid)
     if account is not None:
         system.setuid(account.pw_uid)
-        os.environ.update(HOME=account.pw_dir, USER=account.pw_name, LOGNAME=account.pw_name)
+        # Not earlier: what Python loads from a home at its start would run with the rights of the server.
+        os.environ.update(_own_variables(account, config))
+
+
+def _own_variables(account: pwd.struct_passwd, config: Config) -> Mapping[str, str]:
+    """What every user has of his own in his environment, as far as [environment] says nothing else."""
+    given = {name for name, _ in config.environment}
+    theirs = {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
+    return {name: value for name, value in theirs.items() if name not in given}
 
 
 def _account(user: str) -> pwd.struct_passwd:

@@ -8,14 +8,12 @@ Runs in the application's interpreter (Python 3.9, PyPy included).
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
 from stardust.base import process, system
 from stardust.base.errors import AppLoadError
+from stardust.base.pristine import os, select, signal
 from stardust.logs.log import Log
 from stardust.settings.table import Config
 from stardust.worker import forked

@@ -1,4 +1,5 @@
-"""Whole servers with applications that do what applications do: marked as live, with what live tests have."""
+"""Whole servers with applications that do what applications do: marked as live, with an interpreter that has
+the packages of such applications."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.live.conftest import gate, listener
 
-__all__ = ["gate", "listener"]
+__all__ = ["gate", "listener", "packages"]
 
 HERE = Path(__file__).parent
 

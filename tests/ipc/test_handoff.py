@@ -334,3 +334,19 @@ def test_what_is_no_connection(link: Link, kind: str) -> None:
 def test_the_form_has_no_gaps() -> None:
     """Bytes between fields would be uninitialised, or ignored."""
     assert _FORM.size == 2 + 4 + 8 + 8 + 2 + 4
+
+
+def test_a_default_timeout_is_not_for_a_connection_that_comes(
+    link: Link, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    """It would wait so long for what is not there, whatever flags say."""
+    assert link.give(pair[1].fileno(), PASSAGE)
+    socket.setdefaulttimeout(20)
+    try:
+        taken = link.take()
+    finally:
+        socket.setdefaulttimeout(None)
+    assert taken is not None
+    sock, _ = taken
+    assert sock.gettimeout() is None
+    sock.close()

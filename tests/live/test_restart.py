@@ -79,7 +79,7 @@ def test_a_parked_connection(tmp_path: Path, run: Run, kind: str) -> None:
                 known.append(json.loads(ask(client, "/variables")))
                 assert not server.manager.said("FDSTORE")
                 stop(server)
-                assert "left to systemd, for the next start: 1" in server.log
+                assert "idle connections stored for the next start: 1" in server.log
             assert stored(store) == 1
             client.send(request("GET", "/"))
         assert known[0] == known[1] == known[2]

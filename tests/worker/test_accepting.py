@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import tempfile
 from typing import Any
 
 import pytest
 
 from stardust.base import system
 from stardust.settings.table import Config
+from stardust.wsgi import input as spools
 from tests.worker.harness import (
     PATTERN,
     Client,
@@ -102,14 +102,14 @@ class TestShortage:
     def test_s10_p7_no_descriptor_for_a_body(self, kept: Config, monkeypatch: pytest.MonkeyPatch) -> None:
         """Who is idle goes first. If nobody is, this request is refused, and the next one is not."""
         faults: list[int] = []
-        make = tempfile.TemporaryFile
+        make = spools.temporary_file
 
-        def short(**more: Any) -> Any:
+        def short() -> Any:
             if faults:
                 raise OSError(faults.pop(), "Too many open files")
-            return make(**more)
+            return make()
 
-        monkeypatch.setattr(tempfile, "TemporaryFile", short)
+        monkeypatch.setattr(spools, "temporary_file", short)
         large = request("POST", "/", body=PATTERN)
         with (
             Server(echo, kept) as server,

@@ -19,6 +19,7 @@ from stardust.http1.body import LengthReader
 from stardust.worker import forked
 from stardust.worker.connection import Connection, Incoming, Terms
 from stardust.worker.life import READING, SENDING
+from stardust.wsgi import input as spools
 from stardust.wsgi.input import Spool
 
 PATIENCE = 20.0  # s; far beyond what anything takes
@@ -119,7 +120,7 @@ def test_patience_ends_and_stays_ended() -> None:
 
 def test_a_full_disk_leaves_no_hole(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes after the bytes that were lost must not be sent either."""
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: io.FileIO("/dev/full", "wb"))
+    monkeypatch.setattr(spools, "temporary_file", lambda: io.FileIO("/dev/full", "wb"))
     with pytest.raises(ClientGone, match=r"cannot buffer its response: .*No space left"):
         pair.connection.send(bytes(4 << 20))
     monkeypatch.undo()

@@ -146,6 +146,23 @@ def test_the_switch_interval_is_left_as_it_was() -> None:
     assert sys.getswitchinterval() == before
 
 
+def test_a_fork_in_the_middle_leaves_no_hurry() -> None:
+    """What the child does about it, which has no guard."""
+    before = sys.getswitchinterval()
+    after: list[float] = []
+
+    def fork(lasted: float) -> None:
+        watched.guard.forsake()
+        after.append(sys.getswitchinterval())
+        watched.guard.forsake()
+
+    watched = Watched(fork)
+    watched.enter()
+    watched.await_relief()
+    watched.leave()
+    assert after[0] == before == sys.getswitchinterval()
+
+
 def test_short_requests_are_left_alone() -> None:
     """However many there are: each has a turn of its own. A machine may stop for a moment in one of them."""
     watched = Watched()

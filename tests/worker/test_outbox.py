@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from stardust.base.budget import JOINED, Budget
 from stardust.worker import outbox as outboxes
 from stardust.worker.outbox import MEMORY, Outbox
+from stardust.wsgi import input as spools
 from tests.descriptors import open_descriptors
 
 PATIENCE = 20.0  # s; far beyond what anything takes
@@ -135,7 +136,7 @@ def test_p7_the_temporary_file_has_no_name(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_p7_a_full_disk_is_the_pushers_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: io.FileIO("/dev/full", "wb"))
+    monkeypatch.setattr(spools, "temporary_file", lambda: io.FileIO("/dev/full", "wb"))
     outbox = Outbox()
     with pytest.raises(OSError, match="No space left") as caught:
         outbox.push(bytes(MEMORY + 1))

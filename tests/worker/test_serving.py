@@ -6,7 +6,6 @@ import gc
 import gzip
 import io
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from stardust.base.records import replace
 from stardust.settings.table import Config
 from stardust.worker import outbox
 from stardust.worker.connection import Connection
+from stardust.wsgi import input as spools
 from tests.worker.harness import (
     PATTERN,
     Client,
@@ -244,7 +244,7 @@ class TestSlowReaders:
 
     def test_p7_the_disk_is_full_for_a_response(self, kept: Config, monkeypatch: pytest.MonkeyPatch) -> None:
         with Server(with_large(), kept) as server, Client(server.address, 4096) as slow:
-            monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: io.FileIO("/dev/full", "wb"))
+            monkeypatch.setattr(spools, "temporary_file", lambda: io.FileIO("/dev/full", "wb"))
             slow.send(request("GET", "/large"))
             server.until(lambda loop: server.records)
             assert [each.note for each in server.records] == ["client gone"]

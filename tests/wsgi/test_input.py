@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stardust.base.budget import Budget
+from stardust.wsgi import input as spools
 from stardust.wsgi.input import Spool
 
 
@@ -134,7 +135,7 @@ def test_p7_a_full_disk_is_reported_by_the_write_it_hits(
     pieces: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = Full(tmp_path / "spool", "w+")
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: file)
+    monkeypatch.setattr(spools, "temporary_file", lambda: file)
     spool = Spool(2)
     *first, last = pieces
     for piece in first:
@@ -147,7 +148,7 @@ def test_p7_a_full_disk_is_reported_by_the_write_it_hits(
 
 def test_a_full_disk_found_while_moving_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = Full(tmp_path / "spool", "w+")
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: file)
+    monkeypatch.setattr(spools, "temporary_file", lambda: file)
     spool = Spool(8)
     spool.write(b"12345678")
     with pytest.raises(OSError, match="No space left"):
@@ -162,7 +163,7 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             self.room = 1
             return super().write(data)
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering: Slow(tmp_path / "spool", "w+"))
+    monkeypatch.setattr(spools, "temporary_file", lambda: Slow(tmp_path / "spool", "w+"))
     spool = Spool(0)
     spool.write(b"12345678")
     assert spool.finish().read() == b"12345678"
@@ -173,19 +174,19 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_p7_without_a_descriptor_others_are_asked_for_one(
     helps: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = tempfile.TemporaryFile
+    make = spools.temporary_file
     asked: list[int | None] = []
 
-    def short(buffering: int) -> object:
+    def short() -> object:
         if not asked:
             raise OSError(errno.EMFILE, "Too many open files")
-        return make(buffering=buffering)
+        return make()
 
     def relieve(fault: OSError) -> bool:
         asked.append(fault.errno)
         return helps
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", short)
+    monkeypatch.setattr(spools, "temporary_file", short)
     spool = Spool(2, relieve=relieve)
     spool.write(b"12")
     if helps:

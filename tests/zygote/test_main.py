@@ -564,27 +564,6 @@ def test_hooks_that_fail_at_the_end_are_logged(
     assert "generation 1: error: after-death = shop:fails has failed: TypeError: " in log
 
 
-CHANCE = """
-import random
-random.seed(1)
-def answer():
-    return random.random()
-"""
-
-
-def test_chance_differs_in_each_worker(start: Start, listener: socket.socket) -> None:
-    with start(CHANCE + ANSWER) as zygote:
-        zygote.hear()
-        drawn = set()
-        for number in (1, 2, 3):
-            worker = zygote.fork(number)
-            worker.hear()
-            drawn.add(get(listener))
-            worker.channel.send(messages.Retire())
-            zygote.reap(worker, number)
-        assert len(drawn) == 3
-
-
 @pytest.mark.parametrize("preload", [True, False], ids=["preload", "no preload"])
 @pytest.mark.parametrize(("rest", "code"), [("pass", 0), ("sys.exit(4)", 4), ("1 / 0", 1)])
 def test_a_child_of_the_import_is_no_zygote(
@@ -640,3 +619,24 @@ def answer():
 
 def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+CHANCE = """
+import random
+random.seed(1)
+def answer():
+    return random.random()
+"""
+
+
+def test_chance_differs_in_each_worker(start: Start, listener: socket.socket) -> None:
+    with start(CHANCE + ANSWER) as zygote:
+        zygote.hear()
+        drawn = set()
+        for number in (1, 2, 3):
+            worker = zygote.fork(number)
+            worker.hear()
+            drawn.add(get(listener))
+            worker.channel.send(messages.Retire())
+            zygote.reap(worker, number)
+        assert len(drawn) == 3
