@@ -221,7 +221,10 @@ def test_sentry(tmp_path: Path, listener: socket.socket, packages: Path) -> None
         serving.start()
         try:
             app = application(tmp_path, SENTRY.replace("PORT", str(sentry.server_port)))
-            with Server(tmp_path, settings(packages), app=app, sockets={"http": listener}) as server:
+            trouble = "EventletDeprecationWarning"  # it looks for whatever is there
+            with Server(
+                tmp_path, settings(packages), app=app, sockets={"http": listener}, trouble=trouble
+            ) as server:
                 server.ready()
                 assert [each for each in held(server) if each.startswith("thread")] == []
                 wanted = [f"message {number} of {server.get(f'/?{number}').text}." for number in range(30)]
