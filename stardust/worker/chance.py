@@ -1,6 +1,6 @@
 """Chance after a fork: what the application draws must not be the same in each worker.
 
-Python seeds the shared generator of `random` in each child (random.py, os.register_at_fork), NumPy does not
+Python seeds the shared generator of `random` in each child (os.register_at_fork), NumPy does not
 seed its own. Generators that the application has made are its own to seed, in `after-fork` or by
 `os.register_at_fork`.
 
