@@ -152,6 +152,20 @@ def point_stdin_at_nothing() -> None:
         system.close(null)
 
 
+LOW = 1024
+"""FD_SETSIZE: select(2) knows no descriptor from here on."""
+
+
+def lifted(descriptor: int) -> int:
+    """Another number for it, above those that select(2) knows, if the limit allows that; else the same."""
+    try:
+        high = system.dup_above(descriptor, LOW)
+    except OSError:
+        return descriptor
+    system.close(descriptor)
+    return high
+
+
 def raise_descriptor_limit() -> int:
     """Use as many descriptors as the hard limit allows; systemd sets 1024 soft for select(2)'s sake only.
     Returns what the soft limit was."""

@@ -103,6 +103,7 @@ stat = os.stat  # stat(2)
 urandom = os.urandom  # getrandom(2)
 lstat = os.lstat  # lstat(2)
 ftruncate = os.ftruncate  # ftruncate(2)
+get_blocking = os.get_blocking  # fcntl(2), F_GETFL
 set_blocking = os.set_blocking  # ioctl(2), FIONBIO
 set_inheritable = os.set_inheritable  # ioctl(2), FIONCLEX and FIOCLEX
 mkdir = os.mkdir  # mkdir(2)
@@ -114,6 +115,13 @@ chmod = os.chmod  # chmod(2)
 chown = os.chown  # chown(2): (path, user, group), -1 for what stays
 memfd_create = os.memfd_create  # memfd_create(2); closed on exec unless its flags say something else
 map_shared = mmap.mmap  # mmap(2), MAP_SHARED: (descriptor, bytes)
+
+
+def dup_above(descriptor: int, least: int) -> int:
+    """A duplicate with a number that is `least` or more, closed on exec. EINVAL if the limit is lower.
+    fcntl(2), F_DUPFD_CLOEXEC."""
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, least)
+
 
 # fcntl(2), linux/fcntl.h; PyPy does not name them.
 _F_ADD_SEALS = 1033

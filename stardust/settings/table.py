@@ -172,9 +172,11 @@ class Config:
         default="",
         help="the WSGI application: module:callable, module:factory() or path/to/file.py[:name]",
         text="""`myapp.wsgi:application` is the object `application` of the module `myapp.wsgi`.
-        `myapp:create_app()` is what that function returns. `srv/app.py` is a file, relative to `chdir`.
-        Without a name, the server looks for `application`, then for `app`. On the command line, give the
-        application as the argument without a flag.""",
+        `myapp:create_app()` is what that function returns; it may have arguments that are literals:
+        `myapp:create_app("prod", debug=False)`. `srv/app.py` is a file, relative to `chdir`.
+        Without a name, the server looks for `application`, then for `app`. `paste:srv/site.ini#shop` is the
+        application `shop` of a file of PasteDeploy, or its `main` without a name; a section `[loggers]` in
+        it sets up logging. On the command line, give the application as the argument without a flag.""",
         unset="none, it must be given",
     )
     python: str = setting(

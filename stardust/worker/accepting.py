@@ -46,7 +46,10 @@ class Accepting:
         if self.on:
             self.on = False
             for descriptor in self.sources:
-                self._epoll.unregister(descriptor)
+                try:
+                    self._epoll.unregister(descriptor)
+                except OSError:
+                    pass  # the application has closed it (vitals.py)
 
     def suspend(self, why: str) -> None:
         """For a moment. Connections that come meanwhile wait in the kernel, or go to a sibling."""

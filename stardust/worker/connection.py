@@ -26,7 +26,7 @@ from stardust.worker.outbox import Outbox
 from stardust.worker.pace import RESPONSE_GRACE, Pace
 from stardust.worker.stream import Stream
 from stardust.wsgi.environ import Environ
-from stardust.wsgi.gateway import Exchange
+from stardust.wsgi.gateway import TAKEN, Exchange
 from stardust.wsgi.input import Spool
 
 _RST = b"\x01\0\0\0\0\0\0\0"  # struct linger { on = 1, seconds = 0 }: close(2) resets the connection
@@ -272,6 +272,8 @@ class Connection:
 
     def close(self, *, moved: bool = False) -> None:
         """Close the socket and drop all that is held for it. `moved`: the connection goes on elsewhere."""
+        if self.exchange is not None and self.exchange.note == TAKEN:
+            self._wake()
         if forked.happened and not moved and isinstance(self.socket, socket.SocketType):
             _shut_down(self.socket)
         if self.outbox is not None:
@@ -294,6 +296,13 @@ class Connection:
             raise ClientGone(str(fault)) from None
         if ended:
             raise self._given_up("it closed the connection")
+
+    def _wake(self) -> None:
+        """Whoever reads in a thread of the application's, or holds a duplicate: this is the end."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the client was faster
 
     def _keep(self, outbox: Outbox, data: bytes) -> None:
         try:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import NamedTuple, Optional
 
 from stardust.base import address as addresses
-from stardust.base import streams, system
+from stardust.base import process, streams, system
 from stardust.base.address import Address, Peers
 from stardust.base.errors import ClientGone
 from stardust.base.pristine import os, socket
@@ -30,11 +30,13 @@ from stardust.worker.life import GREETING, READING
 from stardust.worker.serving import Serving
 from stardust.worker.standing import Standing
 from stardust.worker.telling import Telling
+from stardust.worker.vitals import LOST
 from stardust.wsgi import environ as environs
 from stardust.wsgi.environ import Environ
 from stardust.wsgi.gateway import FileWrapper
 
 _IN_A_ROW = 32  # connections accepted in a row before a sibling is preferred
+CROWD = 256  # connections with numbers that the application may need for select(2)
 _TOO_MANY = "max-connections-per-peer"
 
 
@@ -179,8 +181,12 @@ class Entrance:
         except BlockingIOError:
             return False
         except OSError as fault:
+            if fault.errno in LOST:
+                raise
             # accept(2) reports errors of the new connection too; they mean nothing for the listener.
             return fault.errno not in OUT_OF_DESCRIPTORS or self.short(fault)
+        if number < process.LOW and len(self._book.connections) >= CROWD:
+            number = process.lifted(number)
         sock = system.bare_socket(*kind, number)
         if socket.getdefaulttimeout() is not None:
             sock.settimeout(None)  # the application has set it, and MSG_DONTWAIT would wait so long
@@ -197,6 +203,14 @@ class Entrance:
         if self._stays(connection) or self._in_a_row >= _IN_A_ROW:
             self.step_back(descriptor)
         return True
+
+    def out_of_the_way(self, sock: socket.SocketType) -> socket.SocketType:
+        """A socket that has come, with a number that the application has no use for."""
+        if sock.fileno() < process.LOW and len(self._book.connections) >= CROWD:
+            sock = system.bare_socket(fileno=process.lifted(sock.detach()))
+            if sock.gettimeout() is not None:
+                sock.settimeout(None)
+        return sock
 
     def _stays(self, connection: Connection) -> bool:
         """Whether a new connection is there for more than one request, as far as that is known."""

@@ -12,12 +12,14 @@ Runs in the application's interpreter too.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from errno import EBADF
 from typing import Any, Optional
 
 from stardust.base import system
 from stardust.base.address import Peers
-from stardust.base.pristine import select
+from stardust.base.pristine import select, time
 from stardust.ipc.handoff import Link
 from stardust.ipc.scoreboard import Slot
 from stardust.logs.log import Log
@@ -37,8 +39,10 @@ from stardust.worker.siblings import Siblings
 from stardust.worker.standing import ALONE, Standing, Surroundings
 from stardust.worker.telling import AccessLog, Telling
 from stardust.worker.threads import Threads
+from stardust.worker.vitals import EVERY, Vitals
 from stardust.wsgi.gateway import Report
 
+_PAUSE = 0.005  # s; between two looks at what cannot be looked away from
 _MOST_EVENTS = 32  # so many requests are in memory at a time; more gain little
 
 Reaction = Callable[[Connection], object]
@@ -110,6 +114,7 @@ class Loop:
         self.watched: dict[int, Callable[[], object]] = {}
         if threads is not None:
             self.watch(threads.pool.fileno(), serving.collect)
+        self.vitals, self.look_at = Vitals(), Alarm(clock)
 
     def _enough(self) -> None:
         self.parting.enough()
@@ -123,12 +128,14 @@ class Loop:
         self.epoll.register(descriptor, select.EPOLLIN)
 
     def unwatch(self, descriptor: int) -> None:
+        self.vitals.forget(descriptor)
         del self.watched[descriptor]
         self.epoll.unregister(descriptor)
 
     def forsake(self) -> None:
         """In a forked child: nothing of this is its own. Close its copies of what the parent goes on with."""
         self.epoll.close()
+        self.serving.forsake()
         for connection in [*self.book.connections.values()]:
             connection.forsake()
         if self.threads is not None:
@@ -141,10 +148,68 @@ class Loop:
         self.slot.beat(self.clock.now)
 
     def run(self) -> None:
-        """Serve until asked to leave, and then until everything that was begun is done."""
-        clock, standing, parting = self.clock, self.standing, self.parting
-        self.slot.idle(0, 0, clock.tick())
+        """Serve until asked to leave, and then until everything that was begun is done; or until that cannot
+        be done, since the application has closed what it needs."""
+        self._keep()
+        self.slot.idle(0, 0, self.clock.tick())
         self.accepting.resume(BEGINNING)
+        while True:
+            try:
+                return self._turn()
+            except OSError:
+                lost = self.vitals.lost()
+                if not lost:
+                    raise
+                if not self._do_without(lost):
+                    return None
+
+    def _keep(self) -> None:
+        """Remember what is vital."""
+        named = {self.epoll.fileno(): "epoll"}
+        if self.threads is not None:
+            named.update(dict.fromkeys(self.threads.pool.descriptors, "the pipe of the application threads"))
+        named.update((number, f"the listener {door.address}") for number, door in self.entrance.doors.items())
+        for number in self.siblings.shelf.descriptors if self.siblings.shelf is not None else ():
+            named[number] = "the link to the next start"
+        if self.siblings.link is not None:
+            named.update(dict.fromkeys(self.siblings.link.descriptors, "the link between workers"))
+        for number in self.watched:
+            named.setdefault(number, "the channel to the supervisor, or to the signals")
+        self.vitals.keep(named)
+
+    def _look(self) -> None:
+        """See to what is vital. Raises OSError if something is lost."""
+        self.vitals.after = self.serving.requests + 1
+        if self.vitals.lost_any():
+            raise OSError(EBADF, "a descriptor of the server's is lost")
+        for number, door in self.entrance.doors.items():
+            # Of all processes that have it: accept(2) would wait, when a sibling was faster.
+            if system.get_blocking(number):
+                system.set_blocking(number, False)
+                self.telling.log.error(f"the application made the listener {door.address} block; mended")
+
+    def _do_without(self, lost: Mapping[int, str]) -> bool:
+        """Say what is lost, and leave. Whether requests that were begun can still be finished."""
+        told = " and ".join(f"{number}, which was {name}" for number, name in lost.items())
+        self.telling.log.error(f"the application closed or replaced descriptor {told}; this worker leaves")
+        link = self.siblings.link
+        if link is not None and lost.keys() & {*link.descriptors}:
+            self.siblings.link = None
+        for number in lost:
+            self.watched.pop(number, None)
+            if self.entrance.ways.pop(number, None) is not None:
+                # If another process has it, epoll goes on to report it, and cannot be told not to.
+                self.watched[number] = lambda: time.sleep(_PAUSE)
+        needed = {self.epoll.fileno()} | {*(self.threads.pool.descriptors if self.threads else ())}
+        if lost.keys() & needed:
+            self.siblings.give_all(self.siblings.waiting())
+            return False
+        self.parting.leave()
+        return True
+
+    def _turn(self) -> None:
+        """The turns of the loop."""
+        clock, standing, parting = self.clock, self.standing, self.parting
         poll, connections, reactions = self.epoll.poll, self.book.connections, self._reactions()
         serving, siblings = self.serving, self.siblings
         ready, balance, ways, watched = serving.ready, siblings.balance, self.entrance.ways, self.watched
@@ -163,10 +228,8 @@ class Loop:
                     entered.append(descriptor)
                 elif descriptor in watched:
                     watched[descriptor]()
-            if ready:
-                serving.serve()
-            if entered:
-                self._let_in(entered)
+            if ready or entered:
+                self._serve(entered)
             if looked >= clock.wake_at:
                 self.sweep(looked)
             if standing.due:
@@ -174,12 +237,18 @@ class Loop:
             if self.telling.access_log is not None:
                 self.telling.write()
 
-    def _let_in(self, entered: Sequence[int]) -> None:
-        """Take the connections that wait at these descriptors, and serve them."""
+    def _serve(self, entered: Sequence[int]) -> None:
+        """Serve those that are ready; then take the connections that wait at these descriptors, and serve
+        them."""
+        if self.serving.ready:
+            self.serving.serve()
         for descriptor in entered:
             self.entrance.let_in(descriptor)
             if self.serving.ready:
                 self.serving.serve()
+        if self.serving.requests >= self.vitals.after:
+            self.vitals.after = sys.maxsize
+            self.look_at.within(EVERY)
 
     def _reactions(self) -> Sequence[Reaction]:
         """What is done when something has come for a connection, or there is room to send, by its stage."""
@@ -201,8 +270,16 @@ class Loop:
         if self.give_at.rings(moment):
             self.parting.offer()
         self.telling.catch_up(moment)
+        if self.look_at.rings(moment):
+            self._look()
         self.clock.wake_at = min(
-            *(self.book.next(), self.telling.next(), accepting.resume_at.at, self.give_at.at),
+            *(
+                self.book.next(),
+                self.telling.next(),
+                accepting.resume_at.at,
+                self.give_at.at,
+                self.look_at.at,
+            ),
             standing.leave_by if standing.leaving else FOREVER,
         )
 

@@ -172,8 +172,15 @@ def _surroundings(
         replaceable=lambda: channel is None or scoreboard.replaceable,
         stopping=lambda: scoreboard.stopping,
         storing=lambda: scoreboard.storing,
-        announce=lambda message: channel is not None and channel.send(message),
+        announce=lambda message: channel is not None and _announced(channel, message),
     )
+
+
+def _announced(channel: SupervisorChannel, message: messages.Leaving) -> bool:
+    try:
+        return channel.send(message)
+    except OSError:
+        return False  # the application has closed the channel, which is why this worker leaves (vitals.py)
 
 
 def _belongings(

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 from stardust.base import system
 from stardust.base.address import TCP
 from stardust.base.errors import ClientGone
-from stardust.base.pristine import select, socket, time
+from stardust.base.pristine import _thread, select, socket, time
 from stardust.http1 import response
 from stardust.logs.log import Log
 from stardust.tls.identities import Identities, Session
@@ -82,6 +82,10 @@ class SecureSocket:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def lend(self) -> SecureLoan:
+        """For an application that speaks a protocol of its own."""
+        return SecureLoan(self)
 
     # --- receiving ---------------------------------------------------------------------------------------
 
@@ -250,6 +254,92 @@ class SecureSocket:
         _send_off(self._socket, self._outgoing.read())
 
 
+class SecureLoan:
+    """What is lent of a TLS connection (loan.py). A library reads in one thread and sends in another, which
+    OpenSSL's session would not bear: one call at a time touches it, and no call waits meanwhile.
+
+    What is decrypted already, and was not asked for, no selector tells of: as with an ssl.SSLSocket.
+    """
+
+    __slots__ = ("_lock", "_over", "_rest", "_secure", "_sending", "_timeout", "used")
+
+    def __init__(self, secure: SecureSocket) -> None:
+        self._secure = secure
+        self._lock = _thread.allocate_lock()
+        self._sending = _thread.allocate_lock()  # until all is sent: see SecureSocket.send
+        self._rest = b""
+        self._over = False
+        self._timeout: Optional[float] = None
+        self.used = False
+
+    def fileno(self) -> int:
+        return -1 if self._over else self._secure.fileno()
+
+    def settimeout(self, seconds: Optional[float]) -> None:
+        self._timeout = seconds
+
+    def gettimeout(self) -> Optional[float]:
+        return self._timeout
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        while True:
+            with self._lock:
+                if self._over:
+                    return b""
+                try:
+                    data = self._rest or self._secure.recv(size, socket.MSG_DONTWAIT)
+                except BlockingIOError:
+                    if flags & socket.MSG_DONTWAIT:
+                        raise
+                else:
+                    self._rest = data[size:]
+                    return data[:size]
+            self._await(select.POLLIN)
+
+    def send(self, data: Bytes, flags: int = 0) -> int:
+        """Sends all of it, as a socket that waits does."""
+        self.sendall(data)
+        return len(data)
+
+    def sendall(self, data: Bytes, flags: int = 0) -> None:
+        self.used = True
+        rest = memoryview(data)
+        with self._sending:
+            while rest:
+                with self._lock:
+                    if self._over:
+                        raise BrokenPipeError("the connection was given back")
+                    try:
+                        rest = rest[self._secure.send(rest, socket.MSG_DONTWAIT) :]
+                        continue
+                    except BlockingIOError:
+                        pass
+                self._await(select.POLLOUT)
+
+    def shutdown(self, how: int) -> None:
+        with self._lock:
+            if not self._over:
+                self._secure.shutdown(how)
+
+    def getpeername(self) -> Any:
+        return self._secure.getpeername()
+
+    def getsockname(self) -> Any:
+        return self._secure.getsockname()
+
+    def close(self) -> None:
+        """The application is done with it. Its connection ends with the request."""
+        self.recall()
+
+    def recall(self) -> None:
+        with self._lock:
+            self._over = True
+
+    def _await(self, events: int) -> None:
+        if not _wait(self._secure, events, self._timeout):
+            raise TimeoutError("timed out")
+
+
 class Handshake:
     """The greeting of a TLS listener."""
 
@@ -380,7 +470,8 @@ def _send_off(sock: socket.SocketType, data: bytes) -> None:
         pass  # it has left already, or reads nothing
 
 
-def _wait(sock: socket.SocketType, events: int) -> None:
+def _wait(sock: Union[socket.SocketType, SecureSocket], events: int, seconds: Optional[float] = None) -> bool:
+    """Whether it came to that within so many seconds; None waits for ever."""
     poll = system.poll()
     poll.register(sock, events)
-    poll.poll()
+    return bool(poll.poll(None if seconds is None else seconds * 1000))

@@ -20,6 +20,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from random import randint
 from typing import Any, Optional
 
@@ -37,6 +38,7 @@ from stardust.worker.connection import Connection, labelled
 from stardust.worker.endings import Endings
 from stardust.worker.guard import Guard
 from stardust.worker.life import SENDING, SERVING
+from stardust.worker.loan import Lent, lend, send_unless_taken
 from stardust.worker.pace import RESPONSE_GRACE
 from stardust.worker.standing import Standing
 from stardust.worker.telling import Telling, said
@@ -45,7 +47,7 @@ from stardust.wsgi import environ as environs
 from stardust.wsgi import forwarded
 from stardust.wsgi.environ import Environ
 from stardust.wsgi.forwarded import Forwarding
-from stardust.wsgi.gateway import FAILED, GONE, Exchange, Report
+from stardust.wsgi.gateway import FAILED, GONE, TAKEN, Exchange, Report
 
 _RECEIVE = 65536  # bytes of a body asked for at once
 _RECEIVE_HEAD = 8192  # the same where a head is to come: nearly all fit, and the memory for it stays warm
@@ -71,6 +73,7 @@ class Serving:
         "_forwarding",
         "_heads",
         "_leave",
+        "_lent",
         "_proxy_heads",
         "_report",
         "_took",
@@ -131,7 +134,13 @@ class Serving:
         self.most_requests = draw_limit(config.max_reqs_per_child, config.min_reqs_per_child)
         self.most_on_connection = config.max_keepalive_reqs or sys.maxsize
         self._busy = False  # the scoreboard says so; without threads
+        self._lent: dict[Connection, Lent] = {}  # what applications have for a protocol of their own
         self._took = 0.0  # s; what a request took lately; without threads
+
+    def forsake(self) -> None:
+        """In a forked child: what was lent to the application is the parent's too."""
+        for lent in self._lent.values():
+            lent.recall()
 
     def serve(self) -> None:
         """Serve those that are ready, each once: their next requests wait until all others had a turn."""
@@ -286,8 +295,14 @@ class Serving:
         telling = self.telling
         if telling.access_log is not None:
             connection.said = said(environ)
+        send: Callable[[bytes], object] = connection.send
+        if "HTTP_UPGRADE" in environ:
+            lent = lend(connection.socket, environ)
+            if lent is not None:
+                self._lent[connection] = lent
+                send = partial(send_unless_taken, lent, send)
         exchange = connection.exchange = Exchange(
-            head, self._writer, connection.send, connection.send_file, persistent, clock.date, self._report
+            head, self._writer, send, connection.send_file, persistent, clock.date, self._report
         )
         environ["wsgi.input"] = content
         environ["wsgi.early_hints"] = exchange.early_hints
@@ -320,6 +335,7 @@ class Serving:
             not connection.buffer
             and connection.body is None
             and (outbox is None or not outbox.pending)
+            and not self._lent  # if anybody, then this one: without threads there is one at a time
             and _HARAKIRI not in environ
         )
         if plain and exchange.persistent and connection.queue is parked and not standing.handing:
@@ -359,6 +375,11 @@ class Serving:
         """The application has returned; its response may still be on its way."""
         exchange = connection.exchange
         assert exchange is not None
+        if connection in self._lent:
+            lent = self._lent.pop(connection)
+            if lent.used:
+                exchange.hand_over()
+            lent.recall()
         if connection.body is not None:
             connection.body.spool.close()
         if _HARAKIRI in environ and _is_true(environ[_HARAKIRI]):
@@ -398,7 +419,9 @@ class Serving:
         assert exchange is not None
         if self.telling.access_log is not None:
             self.telling.request(connection)
-        if not exchange.complete:
+        if exchange.note == TAKEN:
+            self.endings.linger(connection)
+        elif not exchange.complete:
             if exchange.note == FAILED:
                 connection.reset_on_close()
             book.drop(connection)

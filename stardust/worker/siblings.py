@@ -27,6 +27,7 @@ from stardust.worker.overdue import Overdue
 from stardust.worker.serving import Serving
 from stardust.worker.standing import Surroundings
 from stardust.worker.telling import Telling
+from stardust.worker.vitals import LOST
 
 
 class Siblings:
@@ -84,6 +85,8 @@ class Siblings:
         except BlockingIOError:
             return False
         except OSError as fault:
+            if fault.errno in LOST:
+                raise
             return self._entrance.short(fault)
         except HandoffError as fault:
             self._telling.complain("error", "handoff", f"a worker sent an invalid connection: {fault}")
@@ -91,7 +94,7 @@ class Siblings:
         if taken is None:
             self._entrance.look()
             return True
-        sock, passage = taken
+        sock, passage = self._entrance.out_of_the_way(taken[0]), taken[1]
         connection = self._entrance.welcome(sock, sock.fileno(), passage.listener, passage.host, passage.port)
         if not connection.by_proxy:  # and it stays: its sibling has let it in
             self._book.count(connection, passage.host)

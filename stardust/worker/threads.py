@@ -53,6 +53,10 @@ class Pool(Generic[Work]):
     def fileno(self) -> int:
         return self._reader
 
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        return self._reader, self._writer
+
     def submit(self, task: Work) -> None:
         """Give `task` to a free thread; call only while `free` > 0."""
         self.free -= 1
@@ -83,7 +87,7 @@ class Pool(Generic[Work]):
             del task  # or an idle thread would keep its last request alive
             try:
                 system.write(self._writer, b"\0")
-            except BlockingIOError:
+            except OSError:
                 pass  # the loop has more wake-ups waiting than it will read
 
 

@@ -16,6 +16,8 @@ Keys of our own, listed here and nowhere else:
     stardust.socket              the client's socket                                  (added by the worker)
     stardust.informational       callable(status, headers), sends a 1xx response      (added by the worker)
     wsgi.early_hints             callable(headers), sends 103 Early Hints             (added by the worker)
+    gunicorn.socket              the client's socket, of a request that asks for WebSocket: libraries look for
+                                 it under this name                                   (added by the worker)
 
 On TLS connections, named as in Apache's mod_ssl; "" for what there is not. No client can set one of them:
     HTTPS                        "on"

@@ -8,6 +8,7 @@ the head goes, how much of the body may follow it, and what becomes of a respons
     nothing was sent yet        a 500 in its place; the connection may persist
     a part was sent             no end is faked: `complete` is False, and the connection must be cut
     all of it was sent          it stands, and the connection ends after it
+    Upgrade, and nothing said   the application has spoken for itself (`hand_over`)
     the client is gone          nothing more is sent; nobody's fault
 
 Rules:
@@ -47,6 +48,7 @@ GONE = "client gone"
 FAILED = "application error"
 SHORT = "body shorter than Content-Length"
 LONG = "body longer than Content-Length"
+TAKEN = "taken over"
 
 away: Optional[Callable[[Optional[BaseException]], NoReturn]] = None
 """In a process that the application has forked: ends it, as what was raised would (worker/forked.py). For the
@@ -81,6 +83,10 @@ class FileWrapper:
         if not data:
             raise StopIteration
         return data
+
+
+class _Silent(ApplicationError):
+    """The application has returned nothing, and not called start_response()."""
 
 
 class Exchange:
@@ -201,6 +207,17 @@ class Exchange:
             self._finish()
         except ClientGone:
             self._gone()
+
+    def hand_over(self) -> None:
+        """The application has taken the connection over, and spoken for itself: nothing more is sent.
+
+        gunicorn's convention is that it raises StopIteration, and does not call start_response(). It may also
+        just return. Only a request that asks for another protocol is so answered; the status of that is 101.
+        """
+        self.status = 101
+        self.note = TAKEN
+        self.persistent = False
+        self.complete = False
 
     # What the application calls.
 
@@ -399,7 +416,8 @@ class Exchange:
         # "the application must invoke the start_response() callable before the iterable yields its first
         # body bytestring"
         if not self._started:
-            raise ApplicationError("start_response() was not called before the first part of the body")
+            text = "start_response() was not called before the first part of the body"
+            raise ApplicationError(text) if length != 0 else _Silent(text)
         opening = self._writer.opening(
             self._status, self._headers, self._head, length, self.persistent, self._date
         )
@@ -436,6 +454,9 @@ class Exchange:
         if away is not None:
             # Said by us, to an iterable that goes on: then nothing was wrong with it.
             away(None if isinstance(error, ClientGone) and self.note != GONE else error)
+        if "HTTP_UPGRADE" in environ and not self._started and isinstance(error, (StopIteration, _Silent)):
+            self.hand_over()
+            return
         if isinstance(error, ClientGone) or self.note == GONE:
             self._gone()
             return

@@ -1,13 +1,14 @@
 """The setting `app` to the application itself.
 
-    module:callable      package.module:object.attribute      module:factory()
-    path/to/file.py      path/to/file.py:callable             module
+    module:callable      package.module:object.attribute      module:factory()      module:factory("a", b=1)
+    path/to/file.py      path/to/file.py:callable             module                paste:file.ini#name
 
 Without a name, `application` is looked for, then `app`. A file becomes a module named after it, with its
 directory first on sys.path, as `python file.py` has it; a module is looked for in the current directory
 first, as `python -m` does.
 
 Rules:
+- The arguments of a factory are literals (ast.literal_eval): nothing is evaluated, no name is looked up.
 - Whatever goes wrong is an AppLoadError: a line that says what was looked for and where and, if code of the
   application's ran, a traceback that begins there.
 - Everything is caught, SystemExit too: an application that calls sys.exit() while it is imported has not
@@ -25,20 +26,27 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable
-from types import ModuleType, TracebackType
+from collections.abc import Callable, Iterator, Mapping
+from types import CoroutineType, ModuleType, TracebackType
 from typing import Any, NamedTuple, Optional, TypeVar
 
 from stardust.base import system
 from stardust.base.errors import AppLoadError
 from stardust.base.pristine import os
 from stardust.settings.table import Config
+from stardust.zygote import paste
+from stardust.zygote.asgi import likeness
 
 DEFAULT_NAMES = ("application", "app")
 
 _DOTTED = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 _MODULE = re.compile(_DOTTED)
 _NAME = re.compile(rf"({_DOTTED})(\(\))?")
+_CALL = re.compile(rf":(?=({_DOTTED})\()")
+_FORMS = (
+    "it must be like module:callable, module:factory(), module:factory('literal', name=1), "
+    "path/to/file.py:callable or paste:file.ini#name"
+)
 _REASON_CHARACTERS = 500
 
 Result = TypeVar("Result")
@@ -46,18 +54,26 @@ Result = TypeVar("Result")
 
 class Reference(NamedTuple):
     """`app` in its parts: `place` is the name of a module or the path of a file, `name` may be dotted, and ""
-    stands for the default names. `called`: what it names makes the application when it is called.
+    stands for the default names. `called`: what it names makes the application when it is called, with these
+    `arguments` and `keywords`.
     """
 
     place: str
     is_file: bool
     name: str
     called: bool
+    arguments: tuple[Any, ...] = ()
+    keywords: Mapping[str, Any] = {}
 
 
 def load(app: str) -> Callable[..., Any]:
     """The application that `app` names. Runs its code, and raises AppLoadError if that does not end well."""
-    return _run(f"cannot load {app}", lambda: _application(parse(app)))
+
+    def found() -> Callable[..., Any]:
+        ini = paste.parse(app)
+        return _application(parse(app), wsgi=True) if ini is None else _paste(ini)
+
+    return _run(f"cannot load {app}", found)
 
 
 def load_hook(key: str, name: str) -> Callable[..., object]:
@@ -101,31 +117,117 @@ def _run(failure: str, do: Callable[[], Result]) -> Result:
 
 def parse(app: str) -> Reference:
     """The parts of `app`. Pure; AppLoadError if it has none of the forms above."""
+    if app.endswith(")") and not app.endswith("()"):
+        for place, name in _calls(app):
+            call = _call(app[len(place) + 1 :])
+            if call is not None:
+                return Reference(place, _is_file(place), name, True, *_literals(call))
     place, colon, name = app.rpartition(":")
     if not colon or "/" in name:  # a colon in a directory's name
         place, colon, name = app, "", ""
-    is_file = "/" in place or place.endswith(".py")
     match = _NAME.fullmatch(name)
-    if (colon and not match) or not (is_file or _MODULE.fullmatch(place)):
-        raise AppLoadError("it must be like module:callable, module:factory() or path/to/file.py:callable")
-    return Reference(place, is_file, match[1] if match else "", bool(match and match[2]))
+    if (colon and not match) or not (_is_file(place) or _MODULE.fullmatch(place)):
+        raise AppLoadError(_FORMS)
+    return Reference(place, _is_file(place), match[1] if match else "", bool(match and match[2]))
 
 
-def _application(reference: Reference) -> Callable[..., Any]:
+def _is_file(place: str) -> bool:
+    return "/" in place or place.endswith(".py")
+
+
+def _calls(app: str) -> Iterator[tuple[str, str]]:
+    """Where the place may end and the call of a name may begin. A directory's name may look like one, and so
+    may what stands in a string: the first that is an expression is it."""
+    for match in _CALL.finditer(app):
+        place = app[: match.start()]
+        if _is_file(place) or _MODULE.fullmatch(place):
+            yield place, match[1]
+
+
+def _call(text: str) -> Any:
+    """The syntax tree of a call, an ast.Call; None if `text` is something else."""
+    ast: Any = importlib.import_module("ast")  # costs 1 ms and 0.5 MiB; only if there are arguments
+    try:
+        call = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return None
+    if not isinstance(call, ast.Call):
+        return None
+    called = call.func
+    while isinstance(called, ast.Attribute):
+        called = called.value
+    return call if isinstance(called, ast.Name) else None  # a()(1) and a().b(1) are none of the forms
+
+
+def _literals(call: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of an ast.Call. AppLoadError if one of them is no literal."""
+    keywords: dict[str, Any] = {}
+    arguments = tuple(_literal(each) for each in call.args)
+    for each in call.keywords:
+        if each.arg is None or each.arg in keywords:
+            given = f"**{_shown(each.value)} is neither" if each.arg is None else f"{each.arg} is given twice"
+            raise AppLoadError(f"arguments must be literals, or name=literal; {given}")
+        keywords[each.arg] = _literal(each.value)
+    return arguments, keywords
+
+
+def _literal(node: Any) -> Any:
+    try:
+        return importlib.import_module("ast").literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise AppLoadError(
+            "arguments must be literals: strings, bytes, numbers, True, False, None, and tuples, lists, "
+            f"dicts and sets of these; {_shown(node)} is none"
+        ) from None
+
+
+def _shown(node: Any) -> str:
+    text: str = importlib.import_module("ast").unparse(node)
+    return text
+
+
+def _paste(ini: paste.Ini) -> Callable[..., Any]:
+    return _served(paste.load(ini), ini.name or "the application", f"in {os.path.abspath(ini.path)}", "app")
+
+
+def _application(reference: Reference, *, wsgi: bool = False) -> Callable[..., Any]:
+    """What `reference` names. `wsgi`: a server for WSGI is to call it."""
     find = _import_file if reference.is_file else _import
     module = find(reference.place)
     found = _attribute(module, reference.name)
-    name = reference.name or "the application"
+    name, place = reference.name or "the application", f"in {_described(module)}"
     if not callable(found):
-        raise AppLoadError(f"{name} in {_described(module)} is of type {type(found).__name__}, not callable")
+        raise AppLoadError(f"{name} {place} is of type {type(found).__name__}, not callable")
     if not reference.called:
-        return found
-    made: object = found()
-    if not callable(made):
+        return _served(found, name, place, reference.name or "app") if wsgi else found
+    called = f"{name}({'…' if reference.arguments or reference.keywords else ''})"
+    made: object = found(*reference.arguments, **reference.keywords)
+    if _is_coroutine(made):
         raise AppLoadError(
-            f"{name}() in {_described(module)} returned a {type(made).__name__}, which is not callable"
+            f"{name} {place} is a coroutine function (async def); a factory must be a plain one"
         )
-    return made
+    if not callable(made):
+        raise AppLoadError(f"{called} {place} returned a {type(made).__name__}, which is not callable")
+    return _served(made, f"what {called} {place} returned", "", called) if wsgi else made
+
+
+def _is_coroutine(made: object) -> bool:
+    """Whether `made` waits to be awaited. It never will be, and shall not complain of it."""
+    if not isinstance(made, CoroutineType):
+        return False
+    made.close()
+    return True
+
+
+def _served(app: Callable[..., Any], name: str, place: str, wrapped: str) -> Callable[..., Any]:
+    """`app`, if it is not plainly one that this server cannot call."""
+    like = likeness(app)
+    if like:
+        raise AppLoadError(
+            f"{' '.join(filter(None, (name, place)))} is {like}: an ASGI application, and this is a server "
+            f"for WSGI; wrap it: from a2wsgi import ASGIMiddleware; application = ASGIMiddleware({wrapped})"
+        )
+    return app
 
 
 def _import(name: str) -> ModuleType:
@@ -213,7 +315,7 @@ def _theirs(trace: Optional[TracebackType]) -> Optional[TracebackType]:
     while trace is not None:
         source = trace.tb_frame.f_code.co_filename
         # "<frozen importlib._bootstrap>"; PyPy has "<builtin>/frozen importlib._bootstrap_external" as well.
-        if source not in (__file__, importlib.__file__) and "frozen importlib" not in source:
+        if source not in (__file__, paste.__file__, importlib.__file__) and "frozen importlib" not in source:
             return trace
         trace = trace.tb_next
     return None

@@ -28,6 +28,7 @@ PASSED: dict[tuple[str, str], str] = {
         "stardust/worker/connection.py",
         ".setsockopt",
     ): "of a Stream, a socket or secure.py's",
+    ("stardust/worker/loan.py", ".sendmsg"): "the application's own call, of a socket that is its own",
     ("stardust/supervisor/shell.py", ".listen"): "of zygotes.py: begins to hear a zygote",
     ("stardust/supervisor/zygotes.py", ".listen"): "its own",
     ("stardust/supervisor/clients.py", ".accept"): "of control/server.py, which asks the seam",

@@ -25,6 +25,7 @@ from stardust.settings.table import Config
 from stardust.worker.entrance import Door
 from stardust.worker.loop import Loop
 from stardust.wsgi.environ import Environ
+from tests.descriptors import still_open
 from tests.fuzz.answers import check, check_framing, due
 from tests.fuzz.applications import Script, StartResponse
 from tests.fuzz.streams import cuts
@@ -67,7 +68,7 @@ class Worker:
         Fails if something else than the answers that are due comes back, if the connection stays, or if a
         descriptor does. Whoever has made garbage that holds descriptors collects it before (descriptors.py).
         """
-        before = os.listdir("/proc/self/fd")
+        before = still_open()
         wire = bytearray()
         number = zlib.crc32(data)
         pieces = cuts(data, number)
@@ -81,7 +82,7 @@ class Worker:
         self._loop.run()
         assert not self._loop.book.connections
         assert not self._loop.serving.ready
-        assert os.listdir("/proc/self/fd") == before
+        assert still_open() == before
         talk = conversation(pieces)
         if wild:
             check_framing(bytes(wire), due(talk), whole=not leaves)

@@ -171,7 +171,9 @@ def test_a_worker_that_was_taken_over(tmp_path: Path, listener: socket.socket) -
     """It sends its siblings nonsense, with descriptors of all kinds: they close it, say so, and go on."""
     settings = KEPT + "max-reqs-per-child = 0\n"
     app = APPS / "hostile.py"
-    with Server(tmp_path, settings, app=app, sockets={"http": listener}, trouble="no connection") as server:
+    with Server(
+        tmp_path, settings, app=app, sockets={"http": listener}, trouble="invalid connection"
+    ) as server:
         server.ready()
         before = server.workers().keys()
         with Load(server.address, clients=4) as load, connected(server.address, 8) as connections:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,13 @@ DEAD_PID = 2**22  # no process can have it: the kernel's highest pid_max
 
 
 def run_python(code: str) -> int:
-    return os.posix_spawn(sys.executable, [sys.executable, "-I", "-S", "-c", code], {})
+    """Its process id. posix_spawn(3) returns when the child has left our memory, which is a moment before the
+    kernel shows the new command line."""
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-I", "-S", "-c", code], {})
+    deadline = time.monotonic() + PATIENCE
+    while not Path(f"/proc/{pid}/cmdline").read_bytes() and not processes.has_ended(pid):
+        assert time.monotonic() < deadline
+    return pid
 
 
 def until_readable(descriptor: int) -> None:

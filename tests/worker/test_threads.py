@@ -100,6 +100,7 @@ class TestBusyThreads:
             Client(server.address) as third,
         ):
             third.get()
+            server.settled()  # else a thread is busy as far as the loop knows, and it would nudge
             first.send(request("GET", "/wait"))
             second.send(request("GET", "/wait"))
             gate.reached(2)

@@ -30,7 +30,7 @@ from stardust.http1.response import LAST_CHUNK, ResponseWriter
 from stardust.wsgi import environ as environs
 from stardust.wsgi import gateway
 from stardust.wsgi.environ import Environ
-from stardust.wsgi.gateway import FAILED, GONE, JOINED, LONG, SHORT, Exchange, FileWrapper, Report
+from stardust.wsgi.gateway import FAILED, GONE, JOINED, LONG, SHORT, TAKEN, Exchange, FileWrapper, Report
 
 DATE = b"Sun, 22 Nov 2026 16:50:00 GMT"
 PLAIN = [("Content-Type", "text/plain")]
@@ -976,6 +976,77 @@ def test_client_gone_at_an_early_hint() -> None:
 
     exchange.run(app, environ(request, errors))
     assert (exchange.status, exchange.note, errors.getvalue()) == (0, GONE, "")
+
+
+# Another protocol.
+
+
+class Silent:
+    """Raises what ends an iteration, out of the application, and has never called start_response()."""
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        raise StopIteration
+
+
+def upgrading(app: App) -> tuple[Client, Exchange, str]:
+    client, request, errors = Client(), head("GET /a HTTP/1.1"), io.StringIO()
+    exchange = Exchange(request, ResponseWriter(), client.send, client.send_file, True, DATE)
+    exchange.run(app, {**environ(request, errors), "HTTP_UPGRADE": "websocket"})
+    return client, exchange, errors.getvalue()
+
+
+NOTHING_SAID: list[App] = [
+    Silent(),
+    lambda environ, start_response: [],
+    lambda environ, start_response: (),
+    lambda environ, start_response: [b""],
+    lambda environ, start_response: iter(()),
+]
+
+
+@pytest.mark.parametrize("app", NOTHING_SAID)
+def test_who_asked_for_another_protocol_may_have_got_it(app: App) -> None:
+    """gunicorn's convention, and what simple-websocket's users do: the server says nothing, and ends it."""
+    client, exchange, said = upgrading(app)
+    assert (client.wire, said) == (b"", "")
+    assert (exchange.status, exchange.note) == (101, TAKEN)
+    assert (exchange.complete, exchange.persistent, exchange.sent) == (False, False, 0)
+
+
+@pytest.mark.parametrize("app", NOTHING_SAID)
+def test_who_did_not_ask_gets_an_error(app: App) -> None:
+    outcome = run(app)
+    assert (outcome.exchange.status, outcome.exchange.note) == (500, FAILED)
+
+
+def raising(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    raise LookupError("oops")
+
+
+def stopping(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [])
+    raise StopIteration
+
+
+def speaking(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    return [b"x"]
+
+
+@pytest.mark.parametrize("app", [raising, stopping, speaking])
+def test_what_fails_is_an_error_all_the_same(app: App) -> None:
+    _, exchange, said = upgrading(app)
+    assert (exchange.status, exchange.note) == (500, FAILED)
+    assert said.startswith("GET /a: application error\n")
+
+
+def test_who_refuses_another_protocol_answers() -> None:
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("403 Forbidden", [])
+        return [b"no"]
+
+    client, exchange, _ = upgrading(app)
+    assert client.wire.startswith(b"HTTP/1.1 403 ")
+    assert (exchange.status, exchange.persistent) == (403, True)
 
 
 # Who is told.

@@ -63,6 +63,20 @@ def failure(app: str) -> AppLoadError:
         ("/a:b/file.py", Reference("/a:b/file.py", True, "", False)),
         ("/a:b/file.py:app", Reference("/a:b/file.py", True, "app", False)),
         ("módulo:café", Reference("módulo", False, "café", False)),
+        ("paste:app", Reference("paste", False, "app", False)),
+        ("module:f(1)", Reference("module", False, "f", True, (1,))),
+        ("module:a.f(x=None)", Reference("module", False, "a.f", True, (), {"x": None})),
+        ('module:f("prod", debug=False)', Reference("module", False, "f", True, ("prod",), {"debug": False})),
+        ('module:f("a:b(1), [c]")', Reference("module", False, "f", True, ("a:b(1), [c]",))),
+        ("module:f(':g()')", Reference("module", False, "f", True, (":g()",))),
+        (
+            "module:f(-1.5, b'x', {1, 2}, (3,))",
+            Reference("module", False, "f", True, (-1.5, b"x", {1, 2}, (3,))),
+        ),
+        ('path/app.py:make({"a": 1})', Reference("path/app.py", True, "make", True, ({"a": 1},))),
+        ("/a:b(c)/app.py:make(1)", Reference("/a:b(c)/app.py", True, "make", True, (1,))),
+        ("/a:b()/app.py:make()", Reference("/a:b()/app.py", True, "make", True)),
+        ("module:f( )", Reference("module", False, "f", True)),
     ],
 )
 def test_the_forms(app: str, reference: Reference) -> None:
@@ -78,7 +92,14 @@ def test_the_forms(app: str, reference: Reference) -> None:
         ":app",
         "my-app:app",
         "module:a b",
-        "module:f(1)",
+        "module:f(1",
+        "module:f(1,,2)",
+        "module:f(1)(2)",
+        "module:f(1).g(2)",
+        "module:f(x=1, 2)",
+        "module:f(1) + g(2)",
+        "my-app:f(1)",
+        ":f(1)",
         "module:()",
         "a:b:c",
         "a..b",
@@ -87,8 +108,30 @@ def test_the_forms(app: str, reference: Reference) -> None:
 )
 def test_no_form(app: str) -> None:
     assert failure(app).reason.endswith(
-        "it must be like module:callable, module:factory() or path/to/file.py:callable"
+        "it must be like module:callable, module:factory(), module:factory('literal', name=1), "
+        "path/to/file.py:callable or paste:file.ini#name"
     )
+
+
+@pytest.mark.parametrize(
+    ("app", "reason"),
+    [
+        ("shop:make(name)", "and sets of these; name is none"),
+        ("shop:make(os.environ['HOME'])", "; os.environ['HOME'] is none"),
+        ("shop:make(f(1))", "; f(1) is none"),
+        ("shop:make(x=y)", "; y is none"),
+        ("shop:make(*[1])", "; *[1] is none"),
+        ("shop:make({[]: 1})", "; {[]: 1} is none"),
+        ("shop:make(f'{1}')", "; f'{1}' is none"),
+        ("shop:make(**{'a': 1})", "name=literal; **{'a': 1} is neither"),
+        ("shop:make(a=1, a=2)", "name=literal; a is given twice"),
+    ],
+)
+def test_arguments_that_are_no_literals(app: str, reason: str) -> None:
+    """Before anything is imported: there is no such module."""
+    error = failure(app)
+    assert "arguments must be literals" in error.reason
+    assert error.reason.endswith(reason)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +147,8 @@ def test_no_form(app: str) -> None:
         ("class Box:\n    hello = staticmethod(lambda e, s: [b'hello'])\nbox = Box()\n", "shop:box.hello"),
         ("def make():\n    return lambda e, s: [b'hello']\n", "shop:make()"),
         ("def make():\n    return lambda e, s: [b'hello']\n", "shop.py:make()"),
+        ("def make(a, *, b):\n    return lambda e, s: [a + b]\n", "shop:make(b'hel', b=b'lo')"),
+        ("class box:\n    make = lambda a: lambda e, s: [a]\n", "./shop.py:box.make(b'hello')"),
         ("class application:\n    def __new__(cls, e, s):\n        return [b'hello']\n", "shop"),
         ("def __getattr__(name):\n    return lambda e, s: [b'hello']\n", "shop:lazy"),
     ],
@@ -245,6 +290,37 @@ def test_there_is_no_such_file(site: Path) -> None:
             "def make(): ...\n",
             "shop:make()",
             "make() in module shop ({}) returned a NoneType, which is not callable",
+        ),
+        (
+            "def make(a): ...\n",
+            "shop:make(1)",
+            "make(…) in module shop ({}) returned a NoneType, which is not callable",
+        ),
+        (
+            "async def make(): ...\n",
+            "shop:make()",
+            "make in module shop ({}) is a coroutine function (async def); a factory must be a plain one",
+        ),
+        (
+            "async def app(scope, receive, send): ...\n",
+            "shop",
+            "the application in module shop ({}) is a coroutine function (async def): an ASGI application, "
+            "and this is a server for WSGI; wrap it: from a2wsgi import ASGIMiddleware; "
+            "application = ASGIMiddleware(app)",
+        ),
+        (
+            "class box:\n    async def lid(self, environ, start_response): ...\n    lid = lid\nbox = box()\n",
+            "shop:box.lid",
+            "box.lid in module shop ({}) is a coroutine function (async def): an ASGI application, "
+            "and this is a server for WSGI; wrap it: from a2wsgi import ASGIMiddleware; "
+            "application = ASGIMiddleware(box.lid)",
+        ),
+        (
+            "class App:\n    async def __call__(self, scope, receive, send): ...\ndef make(): return App()\n",
+            "shop:make()",
+            "what make() in module shop ({}) returned is of type App, whose __call__ is async: an ASGI "
+            "application, and this is a server for WSGI; wrap it: from a2wsgi import ASGIMiddleware; "
+            "application = ASGIMiddleware(make())",
         ),
     ],
 )
