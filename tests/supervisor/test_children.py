@@ -219,23 +219,6 @@ def test_an_end_that_is_told_of_twice(stage: Callable[..., Stage]) -> None:
     assert it.log.read_text().count("worker 1 (process") == 1
 
 
-def test_why_a_worker_was_killed_goes_to_its_zygote(stage: Callable[..., Stage]) -> None:
-    """Which has it from nowhere else, for `after-death`."""
-    it = stage(max_workers=1, main_process_delay=0.01)
-    it.boot()
-    worker = it.workers[1]
-    it.supervisor.see(vocabulary.Overdue(1, "request-timeout"))
-    it.settle()
-    it.supervisor.now += 1.0
-    it.settle()
-    it.supervisor.wait(time.monotonic() + PATIENCE)
-    while not isinstance(order := it.hear(), messages.Reap):
-        assert isinstance(order, messages.Fork)
-        os.close(order.channel)
-        os.close(order.stacks)
-    assert order == messages.Reap(worker=1, pid=worker.pid, why="request-timeout")
-
-
 def test_a_worker_for_which_the_application_has_waited(stage: Callable[..., Stage]) -> None:
     """Nobody knows how it ended: that is said, and no exit code is made up."""
     it = stage(max_workers=1, main_process_delay=0.01)
