@@ -66,8 +66,9 @@ def test_a_hook_that_crashes(hooks: Path) -> None:
     _reap()
 
 
-def test_no_process_to_be_had(hooks: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with failing(1, 11, only=["fork"]):
+@pytest.mark.parametrize("call", ["pipe", "fork"])
+def test_no_process_to_be_had(hooks: Path, capfd: pytest.CaptureFixture[str], call: str) -> None:
+    with failing(1, 11, only=[call]):
         mourning.Mourning(Config(after_death="mourners:crash"), Log("test"), ()).call(4711, "exit code 0")
     assert "cannot call after-death for process 4711: " in capfd.readouterr().err
 
