@@ -33,11 +33,6 @@ def parent(pid: int) -> int:
         raise ValueError(f"/proc/{pid}/stat: unexpected form") from None
 
 
-def is_zombie(pid: int) -> bool:
-    """Whether it has ended, and waits for its parent to ask how. Raises OSError."""
-    return _status(str(pid))[:1] == [b"Z"]
-
-
 def described(status: int) -> str:
     """How a process ended, in words, by its wait status."""
     if os.WIFEXITED(status):
@@ -48,6 +43,11 @@ def described(status: int) -> str:
     except ValueError:
         name = f"signal {number}"
     return f"killed by {name}"
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether it has ended, and waits for its parent to ask how. Raises OSError."""
+    return _status(str(pid))[:1] == [b"Z"]
 
 
 def _status(process: str) -> list[bytes]:

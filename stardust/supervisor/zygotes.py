@@ -35,6 +35,7 @@ class Zygotes:
         self._generations = generations
         self._children = children
         self._remains = remains
+        self._discarded: set[int] = set()  # zygotes that nothing was forked from, and that are to end
 
     def listen(self, generation: Generation) -> None:
         """Hear one that was started."""
@@ -66,6 +67,9 @@ class Zygotes:
                 self._ended(zygotes[pid], process.described(status))
             elif child is not None and child.number in self._children.book:
                 self._children.reaped(child, status)
+            elif pid in self._discarded:
+                self._discarded.discard(pid)
+                self._remains.gone(pid, in_peace=False)  # what the application started there ends too
             else:
                 self._remains.ended(pid)
 
@@ -137,6 +141,7 @@ class Zygotes:
         generation.channel = None
         if generation.pid:
             system.kill(generation.pid, signal.SIGKILL)
+            self._discarded.add(generation.pid)
             generation.pid = 0
         self._host.log.info(
             f"generation {number}: each worker loads {generation.config.app} for itself, for it holds what "

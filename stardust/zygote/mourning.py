@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from stardust.base import process, system
 from stardust.base.errors import AppLoadError
@@ -37,7 +38,11 @@ class Mourning:
         self._running = [each for each in self._running if _runs(each)]
         if not self._config.after_death:
             return
-        reader, writer = system.pipe()
+        try:
+            reader, writer = system.pipe()
+        except OSError as fault:
+            self._log.error(f"cannot call after-death for process {pid}: {fault.strerror}")
+            return
         try:
             with forked.ours():
                 child = system.fork()
@@ -58,7 +63,8 @@ class Mourning:
         """In the process that was forked for it, which ends here."""
         try:
             for each in self._let_go:
-                each()
+                with suppress(OSError, ValueError):  # the application has closed it already
+                    each()
             # Of its own session: what is left of a generation is ended with it, and this is to go on.
             system.setsid()
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
