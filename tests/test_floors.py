@@ -87,6 +87,7 @@ FLOORS: dict[str, int | tuple[int, int]] = {
     "logs.logfile": 4,
     "zygote.asgi": 1,
     "zygote.holdings": 6,
+    "zygote.identity": 5,
     "zygote.load": 4,
     "zygote.mourning": 6,
     "zygote.paste": 2,

@@ -20,11 +20,9 @@ With `max-workers = 0` the process that was meant to be a zygote serves itself.
 
 from __future__ import annotations
 
-import grp
 import importlib
-import pwd
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Optional
 
@@ -44,7 +42,8 @@ from stardust.worker import process as workers
 from stardust.worker.entrance import Door
 from stardust.worker.forked import LetGo
 from stardust.worker.process import Inheritance
-from stardust.zygote import holdings, terminal
+from stardust.zygote import holdings
+from stardust.zygote.identity import become
 from stardust.zygote.load import load, load_hooks
 from stardust.zygote.mourning import Mourning
 
@@ -74,7 +73,7 @@ def _serve(descriptor: int) -> int:
     sys.meta_path.insert(0, process.Titles())
     try:
         heritage = _with_tls(heritage, [each.name for each in order.listeners])
-        _become(heritage.config)
+        become(heritage.config)
         if heritage.config.preload:
             heritage, holds = _preloaded(heritage)
     except AppLoadError as failure:
@@ -254,56 +253,3 @@ def _with_tls(heritage: Inheritance, names: Sequence[str]) -> Inheritance:
         for door, speaks in zip(heritage.doors, speaking)  # noqa: B905 - Python 3.9
     ]
     return heritage._replace(doors=doors)
-
-
-def _become(config: Config) -> None:
-    """Take on the group, user, umask and directory that the application is to have, and its module path."""
-    try:
-        if config.group or config.user:
-            _change_identity(config)
-        if config.umask is not None:
-            os.umask(config.umask)
-        if config.chdir:
-            system.chdir(config.chdir)
-    except (OSError, KeyError) as fault:
-        raise AppLoadError(f"cannot prepare the application's process: {fault}") from None
-    if config.max_workers:
-        process.point_stdin_at_nothing()
-        terminal.refuse()
-    else:
-        terminal.lend()
-    process.raise_descriptor_limit()
-    sys.path[:0] = [*config.pythonpath, system.getcwd()]
-
-
-def _change_identity(config: Config) -> None:
-    """Group before user: afterwards there is no right to change groups any more (setgid(2))."""
-    account = _account(config.user) if config.user else None
-    if config.group:
-        gid = int(config.group) if config.group.isdigit() else grp.getgrnam(config.group).gr_gid
-    else:
-        gid = account.pw_gid if account is not None else os.getgid()
-    if account is not None:
-        system.initgroups(account.pw_name, gid)
-    system.setgid(gid)
-    if account is not None:
-        system.setuid(account.pw_uid)
-        # Not earlier: what Python loads from a home at its start would run with the rights of the server.
-        os.environ.update(_own_variables(account, config))
-
-
-def _own_variables(account: pwd.struct_passwd, config: Config) -> Mapping[str, str]:
-    """What every user has of his own in his environment, as far as [environment] says nothing else."""
-    given = {name for name, _ in config.environment}
-    theirs = {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
-    return {name: value for name, value in theirs.items() if name not in given}
-
-
-def _account(user: str) -> pwd.struct_passwd:
-    if not user.isdigit():
-        return pwd.getpwnam(user)
-    try:
-        return pwd.getpwuid(int(user))
-    except KeyError:
-        # A number that nobody has is a user all the same, without a name and a home (containers use that).
-        return pwd.struct_passwd((user, "x", int(user), int(user), "", "/", "/bin/sh"))
