@@ -101,7 +101,7 @@ def test_one_that_is_new_takes_a_restart(machine: Machine) -> None:
     secret(machine, "one")
     instance.drop_in(FROM_ROOT)
     assert machine.attempt("systemctl", "reload", instance.service).code == 1
-    machine.until(lambda: "its unit must be started with" in instance.status_line, "STATUS= says why")
+    machine.until(lambda: "start its unit with LoadCredential=" in instance.status_line, "STATUS= says why")
     assert instance.get().text == "one"
     machine.systemctl("restart", instance.service)
     assert instance.get().text == "one"
