@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.applications.until import until
 from tests.live.client import Connection
 from tests.live.harness import Server
 
@@ -98,15 +100,18 @@ def test_everything_is_patched(tmp_path: Path, listener: socket.socket, threads:
     """Requests of all kinds, and a generation that follows another one, while each function of the modules
     that a server could use raises."""
     settings = f"max-workers = 2\nthreads = {threads}\npreload = {preload}\nrequest-timeout = 60\n" + KEPT
-    with Server(
-        tmp_path,
-        settings,
-        app=POISONED,
-        sockets={"http": listener},
-        trouble="ZeroDivisionError|GET /error|Traceback",
-    ) as server:
+    with (
+        Server(
+            tmp_path,
+            settings,
+            app=POISONED,
+            sockets={"http": listener},
+            trouble="ZeroDivisionError|GET /error|Traceback",
+        ) as server,
+        contextlib.ExitStack() as stack,
+    ):
         server.ready()
-        kept = [Connection(server.address) for _ in range(4)]
+        kept = [stack.enter_context(Connection(server.address)) for _ in range(4)]
         for _ in range(2):
             for connection in kept:
                 connection.send(b"GET /nap HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -120,11 +125,11 @@ def test_everything_is_patched(tmp_path: Path, listener: socket.socket, threads:
                 assert len(slow.receive().body) == 8 << 20
             assert server.get("/error").status == 500
             assert server.control("reload").code == 0
-        [victim, _] = server.workers()
+        # The reload is over when the last old worker was told to leave, which takes it a moment.
+        until(lambda: len(server.workers()) == 2)
+        victim = min(server.workers())
         os.kill(victim, signal.SIGTERM)
         server.ended(victim)
-        for connection in kept:
-            connection.socket.close()
     assert "poisoned: " not in server.log
 
 
